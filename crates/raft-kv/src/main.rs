@@ -1,0 +1,2 @@
+//! The Raft-KV binary.
+fn main() {}
