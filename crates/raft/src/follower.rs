@@ -1,0 +1,186 @@
+//! A follower: heeds the leader of its term, and loses patience when there is none.
+
+use crate::entry::{Entry, Index, NodeId, Position};
+use crate::message::Body;
+use crate::node::{Core, Next, Refusal};
+use crate::ready::ReadId;
+use std::collections::BTreeMap;
+
+/// What a follower knows.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    /// The leader of this term, once it has spoken.
+    leader: Option<NodeId>,
+    /// The connection to the leader has not broken since it last spoke.
+    connected: bool,
+    /// Ticks since the leader spoke, or since a vote was granted.
+    elapsed: u32,
+    /// It campaigns when `elapsed` reaches this.
+    patience: u32,
+    /// Reads that the leader was asked to confirm, by token.
+    reads: BTreeMap<ReadId, Asked>,
+}
+
+/// A read on its way.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    id: ReadId,
+    ticks: u32,
+}
+
+impl Follower {
+    pub(crate) fn new(core: &mut Core, leader: Option<NodeId>) -> Follower {
+        let range = core.config.election_ticks;
+        let patience = range + core.draw_ticks(range);
+        Follower { leader, connected: true, elapsed: 0, patience, reads: BTreeMap::new() }
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Whether the leader spoke within the shortest time in which anybody could lose patience.
+    pub(crate) fn hears_leader(&self, core: &Core) -> bool {
+        self.leader.is_some() && self.connected && self.elapsed < core.config.election_ticks
+    }
+
+    pub(crate) fn on_tick(&mut self, core: &mut Core) -> Next {
+        self.elapsed += 1;
+        if self.elapsed >= self.patience && core.is_voter() {
+            return if core.config.pre_vote {
+                Next::PreCampaign
+            } else {
+                Next::Campaign { transfer: false }
+            };
+        }
+        self.ask_again(core);
+        Next::Stay
+    }
+
+    pub(crate) fn on_append(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        prev: Position,
+        entries: Vec<Entry>,
+        commit: Index,
+    ) -> Next {
+        if !self.heed(from) {
+            return core.drop_nonsense();
+        }
+        if !core.log.contains(prev) {
+            if prev.index <= core.log.committed() {
+                return core.drop_nonsense();
+            }
+            let hint = core.log.last_in_common(prev);
+            core.send(from, Body::Rejected { prev: prev.index, hint });
+            return Next::Stay;
+        }
+        let matched = Index(prev.index.0 + entries.len() as u64);
+        if !core.splice(entries) {
+            return core.drop_nonsense();
+        }
+        // Only up to `matched` do we know that our log is the leader's: what we hold beyond may
+        // be of another leader, and must not be committed by this one's word.
+        core.log.commit(commit.min(matched));
+        core.promise(from, Body::Appended { matched });
+        Next::Stay
+    }
+
+    pub(crate) fn on_heartbeat(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        commit: Index,
+        round: u64,
+    ) -> Next {
+        if !self.heed(from) {
+            return core.drop_nonsense();
+        }
+        core.log.commit(commit);
+        // It says who leads at this moment, and claims nothing about our disk: no reader waits
+        // for a sync.
+        core.send(from, Body::HeartbeatReply { round });
+        Next::Stay
+    }
+
+    pub(crate) fn on_commit(&mut self, core: &mut Core, from: NodeId, commit: Index) -> Next {
+        if !self.heed(from) {
+            return core.drop_nonsense();
+        }
+        core.log.commit(commit);
+        Next::Stay
+    }
+
+    /// Asks the leader to confirm a read.
+    pub(crate) fn read(&mut self, core: &mut Core, id: ReadId) -> Result<(), Refusal> {
+        let leader = self.leader.ok_or(Refusal::NoLeader)?;
+        self.ask(core, leader, id);
+        Ok(())
+    }
+
+    pub(crate) fn on_read_reply(&mut self, core: &mut Core, token: ReadId, index: Index) -> Next {
+        if let Some(asked) = self.reads.remove(&token) {
+            core.read_ready(asked.id, index);
+        }
+        Next::Stay
+    }
+
+    pub(crate) fn on_timeout_now(&mut self, core: &mut Core, from: NodeId) -> Next {
+        if self.leader != Some(from) || !core.is_voter() {
+            return Next::Stay;
+        }
+        Next::Campaign { transfer: true }
+    }
+
+    /// The connection broke: a leader that lives will be heard of again soon.
+    pub(crate) fn on_disconnected(&mut self, core: &mut Core, peer: NodeId) {
+        if self.leader != Some(peer) {
+            return;
+        }
+        self.connected = false;
+        // Drawn anew, so that two followers that lost the same leader do not split the vote.
+        let soon = 1 + core.draw_ticks((core.config.election_ticks / 5).max(2));
+        self.patience = self.patience.min(self.elapsed.saturating_add(soon));
+    }
+
+    pub(crate) fn abandon_reads(&mut self, core: &mut Core) {
+        for asked in std::mem::take(&mut self.reads).into_values() {
+            core.read_lost(asked.id);
+        }
+    }
+
+    /// Accepts the leader of this term, and starts to wait anew. False if another one leads it.
+    fn heed(&mut self, from: NodeId) -> bool {
+        self.elapsed = 0;
+        if !self.connected {
+            self.connected = true;
+        }
+        *self.leader.get_or_insert(from) == from
+    }
+
+    /// Every attempt gets a token of its own: a late answer to an earlier one, perhaps from
+    /// before our restart, must not confirm it.
+    fn ask(&mut self, core: &mut Core, leader: NodeId, id: ReadId) {
+        let token = ReadId(core.draw());
+        self.reads.insert(token, Asked { id, ticks: 0 });
+        core.send(leader, Body::ReadRequest { id: token });
+    }
+
+    /// Asks again for what got no answer within a heartbeat's time.
+    fn ask_again(&mut self, core: &mut Core) {
+        let Some(leader) = self.leader else { return };
+        let mut overdue = Vec::new();
+        self.reads.retain(|_, asked| {
+            asked.ticks += 1;
+            let late = asked.ticks > core.config.heartbeat_ticks;
+            if late {
+                overdue.push(asked.id);
+            }
+            !late
+        });
+        for id in overdue {
+            self.ask(core, leader, id);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! A leader: appends, replicates, commits what a quorum holds, confirms reads, hands over.
+
+use crate::entry::{Entry, EntryKind, Index, NodeId, Position};
+use crate::log::Stretch;
+use crate::message::Body;
+use crate::node::{Core, Next, Refusal};
+use crate::progress::Progress;
+use crate::reads::{Reads, Waiter};
+use crate::ready::{FetchFor, ReadId};
+use bytes::Bytes;
+use std::collections::BTreeMap;
+
+/// What a leader knows.
+#[derive(Debug)]
+pub(crate) struct Leader {
+    /// Each peer's log as far as it is known. Its own is in the log itself: `Log::durable`.
+    progress: BTreeMap<NodeId, Progress>,
+    reads: Reads,
+    transfer: Option<Transfer>,
+    /// The first entry of this term.
+    opening: Index,
+    /// Ticks since the last heartbeat, and since the last check for a quorum.
+    heartbeat_elapsed: u32,
+    quorum_elapsed: u32,
+}
+
+/// A hand-over under way.
+#[derive(Debug)]
+struct Transfer {
+    to: NodeId,
+    elapsed: u32,
+    /// The target was told to campaign.
+    told: bool,
+}
+
+impl Leader {
+    /// Opens the term with a no-op: nothing of earlier terms can be committed before an entry of
+    /// this one is (section 5.4.2), and no read may be served before that (section 8).
+    pub(crate) fn new(core: &mut Core) -> Leader {
+        let last = core.log.last().index;
+        let progress = core.peers().into_iter().map(|id| (id, Progress::new(last))).collect();
+        let opening = core.append(EntryKind::Noop, Bytes::new()).index;
+        Leader {
+            progress,
+            reads: Reads::default(),
+            transfer: None,
+            opening,
+            heartbeat_elapsed: 0,
+            quorum_elapsed: 0,
+        }
+    }
+
+    pub(crate) fn on_tick(&mut self, core: &mut Core) -> Next {
+        self.heartbeat_elapsed += 1;
+        if self.heartbeat_elapsed >= core.config.heartbeat_ticks {
+            self.heartbeat(core);
+        }
+        if let Some(transfer) = &mut self.transfer {
+            transfer.elapsed += 1;
+            if transfer.elapsed >= core.config.election_ticks {
+                self.transfer = None;
+            }
+        }
+        self.quorum_elapsed += 1;
+        if self.quorum_elapsed >= core.config.election_ticks {
+            self.quorum_elapsed = 0;
+            return self.check_quorum(core);
+        }
+        Next::Stay
+    }
+
+    pub(crate) fn propose(
+        &mut self,
+        core: &mut Core,
+        payloads: Vec<Bytes>,
+    ) -> Result<Position, Refusal> {
+        if self.transfer.is_some() {
+            return Err(Refusal::Transferring);
+        }
+        let first = Position::new(core.hard_state.term, core.log.last().index.next());
+        for payload in payloads {
+            core.append(EntryKind::Command, payload);
+        }
+        Ok(first)
+    }
+
+    pub(crate) fn read(&mut self, core: &Core, id: ReadId) {
+        self.reads.wait(Waiter { member: core.config.id, id });
+    }
+
+    pub(crate) fn on_read_request(&mut self, from: NodeId, id: ReadId) -> Next {
+        self.reads.wait(Waiter { member: from, id });
+        Next::Stay
+    }
+
+    pub(crate) fn on_appended(&mut self, core: &mut Core, from: NodeId, matched: Index) -> Next {
+        let Some(progress) = self.progress.get_mut(&from) else { return Next::Stay };
+        if matched > core.log.last().index {
+            return core.drop_nonsense();
+        }
+        progress.active = true;
+        progress.appended(matched);
+        Next::Stay
+    }
+
+    pub(crate) fn on_rejected(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        prev: Index,
+        hint: Position,
+    ) -> Next {
+        let Some(progress) = self.progress.get_mut(&from) else { return Next::Stay };
+        progress.active = true;
+        // Whole terms are skipped at a time (section 5.3, last part).
+        let common = core.log.last_in_common(hint);
+        progress.rejected(prev, common.index);
+        Next::Stay
+    }
+
+    pub(crate) fn on_heartbeat_reply(&mut self, core: &mut Core, from: NodeId, round: u64) -> Next {
+        let Some(progress) = self.progress.get_mut(&from) else { return Next::Stay };
+        progress.active = true;
+        progress.unpause();
+        // The last append may be lost, with none after it to show the gap.
+        progress.nudge = progress.matched() < core.log.last().index;
+        self.confirm_reads(core, from, round);
+        Next::Stay
+    }
+
+    /// Sends on what a lagging peer was waiting for.
+    pub(crate) fn on_fetched(
+        &mut self,
+        core: &mut Core,
+        peer: NodeId,
+        from: Index,
+        entries: Vec<Entry>,
+    ) {
+        let Some(progress) = self.progress.get_mut(&peer) else { return };
+        if progress.fetching != Some(from) {
+            return;
+        }
+        progress.fetching = None;
+        if progress.next() == from && !progress.is_probing() && !entries.is_empty() {
+            append(core, progress, peer, entries);
+        }
+    }
+
+    pub(crate) fn on_disconnected(&mut self, peer: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&peer) {
+            progress.reset();
+        }
+    }
+
+    pub(crate) fn transfer(
+        &mut self,
+        core: &mut Core,
+        to: Option<NodeId>,
+    ) -> Result<NodeId, Refusal> {
+        let voters = self.progress.iter().filter(|(id, _)| core.config.membership.is_voter(**id));
+        let longest = voters.max_by_key(|(_, progress)| (progress.active, progress.matched()));
+        let to = to.or(longest.map(|(id, _)| *id)).unwrap_or(core.config.id);
+        if !self.progress.contains_key(&to) || !core.config.membership.is_voter(to) {
+            return Err(Refusal::UnknownPeer(to));
+        }
+        if self.transfer.as_ref().is_none_or(|transfer| transfer.to != to) {
+            self.transfer = Some(Transfer { to, elapsed: 0, told: false });
+        }
+        Ok(to)
+    }
+
+    pub(crate) fn abandon_reads(&mut self, core: &mut Core) {
+        // Peers that asked learn of the new term, and ask its leader.
+        let me = core.config.id;
+        for waiter in self.reads.abandon().filter(|waiter| waiter.member == me) {
+            core.read_lost(waiter.id);
+        }
+    }
+
+    /// Acts on everything that came in since the last time: one append, one commit and one round
+    /// of reads, however many inputs there were.
+    pub(crate) fn flush(&mut self, core: &mut Core) {
+        self.commit(core);
+        self.begin_reads(core);
+        for (id, progress) in &mut self.progress {
+            replicate(core, progress, *id);
+            announce_commit(core, progress, *id);
+        }
+        self.hand_over(core);
+    }
+
+    /// Commits what a quorum holds on disk, this member included only if it does.
+    fn commit(&mut self, core: &mut Core) {
+        let index = self.quorum_index(core);
+        // Section 5.4.2: an entry of an earlier term can be on a quorum and still be replaced
+        // (figure 8). Counting only our own term's entries is what makes this commit final.
+        if index >= self.opening {
+            core.log.commit(index);
+        }
+    }
+
+    /// The highest index that a quorum holds on disk.
+    pub(crate) fn quorum_index(&self, core: &Core) -> Index {
+        core.config.membership.quorum_index(|id| match self.progress.get(&id) {
+            Some(progress) => progress.matched(),
+            None => core.log.durable(),
+        })
+    }
+
+    /// The first entry of this term.
+    pub(crate) fn opening(&self) -> Index {
+        self.opening
+    }
+
+    /// Each peer's progress.
+    pub(crate) fn progress(&self) -> impl Iterator<Item = (NodeId, &Progress)> {
+        self.progress.iter().map(|(id, progress)| (*id, progress))
+    }
+
+    /// Begins a round for the reads that wait, unless one is under way. Before something of this
+    /// term is committed we do not know what is: earlier leaders may have committed more.
+    fn begin_reads(&mut self, core: &mut Core) {
+        if self.reads.is_due() && core.log.committed() >= self.opening {
+            self.reads.begin(core.log.committed());
+            self.heartbeat(core);
+            let round = self.reads.round();
+            self.confirm_reads(core, core.config.id, round);
+        }
+    }
+
+    fn confirm_reads(&mut self, core: &mut Core, from: NodeId, round: u64) {
+        let confirmed = self.reads.confirm(from, round, &core.config.membership);
+        let Some((index, waiters)) = confirmed else { return };
+        for Waiter { member, id } in waiters {
+            if member == core.config.id {
+                core.read_ready(id, index);
+            } else {
+                core.send(member, Body::ReadReply { id, index });
+            }
+        }
+    }
+
+    fn heartbeat(&mut self, core: &mut Core) {
+        self.heartbeat_elapsed = 0;
+        let round = self.reads.round();
+        for (id, progress) in &self.progress {
+            // No further than what the peer is known to hold: it may hold something else beyond.
+            let commit = core.log.committed().min(progress.matched());
+            core.send(*id, Body::Heartbeat { commit, round });
+        }
+    }
+
+    /// Steps down if no quorum was heard of since the last check: another leader may be elected,
+    /// and clients should look for it.
+    fn check_quorum(&mut self, core: &Core) -> Next {
+        let active = |id| match self.progress.get(&id) {
+            Some(progress) => progress.active,
+            None => true,
+        };
+        let quorum = core.config.membership.is_quorum(active);
+        for progress in self.progress.values_mut() {
+            progress.active = false;
+        }
+        if core.config.check_quorum && !quorum {
+            return Next::Follow { term: core.hard_state.term, leader: None };
+        }
+        Next::Stay
+    }
+
+    /// Tells the target of a hand-over to campaign, once it holds the whole log.
+    fn hand_over(&mut self, core: &mut Core) {
+        let Some(transfer) = &mut self.transfer else { return };
+        let matched = self.progress.get(&transfer.to).map(Progress::matched);
+        if !transfer.told && matched == Some(core.log.last().index) {
+            transfer.told = true;
+            core.send(transfer.to, Body::TimeoutNow);
+        }
+    }
+}
+
+/// Sends a peer what it lacks, as far as it may be sent now.
+fn replicate(core: &mut Core, progress: &mut Progress, peer: NodeId) {
+    let last = core.log.last().index;
+    while progress.may_send(core.config.inflight_bytes_max) {
+        let next = progress.next();
+        if next > last && !progress.is_probing() {
+            break;
+        }
+        match core.log.stretch(next, last, core.config.append_bytes_max) {
+            Stretch::Entries(entries) => append(core, progress, peer, entries),
+            // First find out where the logs part; then read from disk.
+            Stretch::OnDisk(_) if progress.is_probing() => {
+                append(core, progress, peer, Vec::new());
+            }
+            Stretch::OnDisk(to) => {
+                progress.fetching = Some(next);
+                core.fetch(FetchFor::Peer(peer), next, to);
+            }
+        }
+    }
+    if progress.nudge && !progress.is_probing() {
+        append(core, progress, peer, Vec::new());
+    }
+}
+
+fn append(core: &mut Core, progress: &mut Progress, peer: NodeId, entries: Vec<Entry>) {
+    let prev = core.log.position(progress.next().prev()).expect("what is next follows the log");
+    let last = entries.last().map_or(prev.index, |entry| entry.at.index);
+    let bytes = entries.iter().map(Entry::bytes).sum();
+    let commit = core.log.committed();
+    progress.sent(last, bytes, commit);
+    core.send(peer, Body::Append { prev, entries, commit });
+}
+
+/// Tells a peer that what it holds is committed, if no append will.
+fn announce_commit(core: &mut Core, progress: &mut Progress, peer: NodeId) {
+    let commit = core.log.committed().min(progress.matched());
+    if !progress.is_probing() && commit > progress.told {
+        progress.told = commit;
+        core.send(peer, Body::Commit { commit });
+    }
+}

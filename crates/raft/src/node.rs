@@ -1,0 +1,701 @@
+//! One member's consensus: inputs as method calls, effects as one [`Ready`].
+
+use crate::candidate::Candidate;
+use crate::entry::{Entry, EntryKind, HardState, Index, NodeId, Position, Term};
+use crate::follower::Follower;
+use crate::invariants::Invariants;
+use crate::leader::Leader;
+use crate::log::{Log, Stretch};
+use crate::membership::Membership;
+use crate::message::{Body, Message};
+use crate::ready::{Fetch, FetchFor, Persist, ReadId, ReadReady, Ready, Ticket};
+use bytes::Bytes;
+
+/// How a node behaves. Times are in ticks, whatever the driver makes a tick.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// This member.
+    pub id: NodeId,
+    /// All members.
+    pub membership: Membership,
+    /// A follower that hears nothing campaigns after a time drawn from `[n, 2n)`. At least 2.
+    pub election_ticks: u32,
+    /// A leader speaks at least this often. At least 1, below `election_ticks`.
+    pub heartbeat_ticks: u32,
+    /// Where chance comes from. Must differ in each life of each member: tokens of reads are
+    /// drawn from it.
+    pub seed: u64,
+    /// Ask before campaigning, so that a member that was cut off disturbs nobody
+    /// (thesis, section 9.6).
+    pub pre_vote: bool,
+    /// A leader that hears no quorum steps down, and a follower that hears its leader refuses to
+    /// vote for another (thesis, sections 6.2 and 4.2.3).
+    pub check_quorum: bool,
+    /// The most bytes of entries in one append; one entry is sent whatever its size.
+    pub append_bytes_max: usize,
+    /// Appends to one peer stop while this many bytes are unanswered.
+    pub inflight_bytes_max: usize,
+    /// Payloads kept in memory after they were applied, in bytes.
+    pub tail_bytes_max: usize,
+}
+
+/// What a member finds on its disk when it starts.
+#[derive(Clone, Debug, Default)]
+pub struct Restored {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The name of each entry of the log, in order and without gaps from index 1.
+    pub positions: Vec<Position>,
+    /// An index that is known to be committed; 0 if none is.
+    pub commit: Index,
+}
+
+/// Why a call was refused. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Only the leader can do this; it may be this one.
+    NotLeader {
+        /// The leader of the term, if it is known.
+        leader: Option<NodeId>,
+    },
+    /// The leader is handing over; ask again when that is over.
+    Transferring,
+    /// There is no leader that could be asked.
+    NoLeader,
+    /// No voter of this name, or it is the leader already.
+    UnknownPeer(NodeId),
+}
+
+/// What a member is at the moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RoleName {
+    /// It follows a leader, or waits for one.
+    Follower,
+    /// It asks whether it would be elected.
+    PreCandidate,
+    /// It asks to be elected.
+    Candidate,
+    /// It leads.
+    Leader,
+}
+
+/// A node's state as others may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// This member.
+    pub id: NodeId,
+    /// Its role.
+    pub role: RoleName,
+    /// Its term.
+    pub term: Term,
+    /// The leader of that term, if known.
+    pub leader: Option<NodeId>,
+    /// The last entry of its log.
+    pub last: Position,
+    /// How far its log is on its disk.
+    pub durable: Index,
+    /// How far its log is known to be committed.
+    pub commit: Index,
+    /// How far committed entries were handed out.
+    pub applied: Index,
+    /// Messages dropped because no correct member sends them.
+    pub dropped: u64,
+}
+
+/// One member of the cluster. See the crate's documentation for the contract.
+#[derive(Debug)]
+pub struct Node {
+    core: Core,
+    role: Role,
+    invariants: Invariants,
+}
+
+/// The roles. What belongs to a role lives in it: a follower has no votes.
+#[derive(Debug)]
+pub(crate) enum Role {
+    Follower(Follower),
+    Candidate(Candidate),
+    Leader(Leader),
+}
+
+/// What a handler wants to become of the role. Only `Node::transition` changes it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Stay,
+    Follow { term: Term, leader: Option<NodeId> },
+    PreCampaign,
+    Campaign { transfer: bool },
+    Lead,
+}
+
+/// What a member has in every role.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) hard_state: HardState,
+    pub(crate) log: Log,
+    /// Term and vote as last handed to the disk, and as known to be on it.
+    handed: HardState,
+    written: HardState,
+    last_ticket: Ticket,
+    /// What the next `Persist` will hold.
+    unwritten: Vec<Entry>,
+    promises: Vec<Message>,
+    /// What the next `Ready` will hold besides.
+    messages: Vec<Message>,
+    fetches: Vec<Fetch>,
+    committed: Vec<Entry>,
+    reads: Vec<ReadReady>,
+    reads_lost: Vec<ReadId>,
+    /// Entries for the state machine are being read from disk.
+    applying_from_disk: bool,
+    chance: u64,
+    dropped: u64,
+}
+
+/// No correct cluster reaches such terms or indexes; a peer that names them sends nonsense.
+const NUMBER_MAX: u64 = 1 << 62;
+
+impl Node {
+    /// A member that starts, as a follower.
+    ///
+    /// # Panics
+    /// If the configuration cannot work: no voters, times out of order.
+    pub fn new(config: Config, restored: Restored) -> Node {
+        assert!(config.membership.voters().next().is_some(), "a cluster has voters");
+        assert!(config.heartbeat_ticks >= 1, "a heartbeat takes a tick at least");
+        assert!(config.heartbeat_ticks < config.election_ticks, "heartbeats prevent elections");
+        let log = Log::restore(&restored.positions, restored.commit, config.tail_bytes_max);
+        assert!(log.last().term <= restored.hard_state.term, "a log is no newer than the term");
+        let mut core = Core {
+            chance: config.seed,
+            config,
+            hard_state: restored.hard_state,
+            log,
+            handed: restored.hard_state,
+            written: restored.hard_state,
+            last_ticket: Ticket(0),
+            unwritten: Vec::new(),
+            promises: Vec::new(),
+            messages: Vec::new(),
+            fetches: Vec::new(),
+            committed: Vec::new(),
+            reads: Vec::new(),
+            reads_lost: Vec::new(),
+            applying_from_disk: false,
+            dropped: 0,
+        };
+        let role = Role::Follower(Follower::new(&mut core, None));
+        let invariants = Invariants::new(&core, &role);
+        Node { core, role, invariants }
+    }
+
+    /// Lets one tick of time pass.
+    pub fn tick(&mut self) {
+        let next = match &mut self.role {
+            Role::Follower(follower) => follower.on_tick(&mut self.core),
+            Role::Candidate(candidate) => candidate.on_tick(&mut self.core),
+            Role::Leader(leader) => leader.on_tick(&mut self.core),
+        };
+        self.transition(next);
+        self.check();
+    }
+
+    /// Takes a message from a peer. What no correct peer sends is dropped and counted.
+    pub fn step(&mut self, message: Message) {
+        if !self.is_sane(&message) {
+            self.core.dropped += 1;
+        } else if self.admit(&message) {
+            let next = self.dispatch(message);
+            self.transition(next);
+        }
+        self.check();
+    }
+
+    /// Proposes commands. They get contiguous positions of one term; the first is returned.
+    /// Whether they are ever committed shows when they are handed out as such, or when another
+    /// leader's entries are.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeader`] and [`Refusal::Transferring`].
+    pub fn propose(&mut self, payloads: Vec<Bytes>) -> Result<Position, Refusal> {
+        let proposed = match &mut self.role {
+            Role::Leader(leader) => leader.propose(&mut self.core, payloads),
+            role => Err(Refusal::NotLeader { leader: role.leader(&self.core) }),
+        };
+        self.check();
+        proposed
+    }
+
+    /// Asks for a linearizable read. It ends in [`Ready::reads`] or [`Ready::reads_lost`].
+    ///
+    /// # Errors
+    /// [`Refusal::NoLeader`] when nobody could confirm it.
+    pub fn read(&mut self, id: ReadId) -> Result<(), Refusal> {
+        match &mut self.role {
+            Role::Follower(follower) => follower.read(&mut self.core, id)?,
+            Role::Candidate(_) => return Err(Refusal::NoLeader),
+            Role::Leader(leader) => leader.read(&self.core, id),
+        }
+        self.check();
+        Ok(())
+    }
+
+    /// The write of this ticket, and all before it, are on disk.
+    ///
+    /// # Panics
+    /// If the ticket was never handed out.
+    pub fn persisted(&mut self, ticket: Ticket) {
+        assert!(ticket <= self.core.last_ticket, "only what was handed out is persisted");
+        if let Some(hard_state) = self.core.log.written(ticket) {
+            self.core.written = hard_state;
+        }
+        let next = match &mut self.role {
+            Role::Candidate(candidate) => candidate.on_persisted(&mut self.core),
+            Role::Follower(_) | Role::Leader(_) => Next::Stay,
+        };
+        self.transition(next);
+        self.check();
+    }
+
+    /// Takes entries that were asked for by a [`Fetch`]. Those that are no longer what the log
+    /// holds are ignored.
+    pub fn fetched(&mut self, fetch: Fetch, entries: Vec<Entry>) {
+        let mut index = fetch.from.prev();
+        let current = entries.iter().all(|entry| {
+            index = index.next();
+            entry.at.index == index && self.core.log.contains(entry.at)
+        });
+        let entries = if current { entries } else { Vec::new() };
+        match (fetch.purpose, &mut self.role) {
+            (FetchFor::Apply, _) => self.core.fetched_for_apply(fetch.from, entries),
+            (FetchFor::Peer(id), Role::Leader(leader)) => {
+                leader.on_fetched(&mut self.core, id, fetch.from, entries);
+            }
+            (FetchFor::Peer(_), _) => {}
+        }
+        self.check();
+    }
+
+    /// Hands leadership over: to this voter, or to the one whose log is the longest. Proposals
+    /// are refused until it is done, or given up after an election timeout.
+    ///
+    /// # Errors
+    /// [`Refusal::NotLeader`] and [`Refusal::UnknownPeer`].
+    pub fn transfer(&mut self, to: Option<NodeId>) -> Result<NodeId, Refusal> {
+        let target = match &mut self.role {
+            Role::Leader(leader) => leader.transfer(&mut self.core, to),
+            role => Err(Refusal::NotLeader { leader: role.leader(&self.core) }),
+        };
+        self.check();
+        target
+    }
+
+    /// A hint that the connection to a peer broke. If that was the leader, a follower is less
+    /// patient with its silence; pre-vote keeps a wrong hint harmless.
+    pub fn disconnected(&mut self, peer: NodeId) {
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_disconnected(&mut self.core, peer),
+            Role::Leader(leader) => leader.on_disconnected(peer),
+            Role::Candidate(_) => {}
+        }
+        self.check();
+    }
+
+    /// Everything there is to do since the last call.
+    pub fn ready(&mut self) -> Ready {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.flush(&mut self.core);
+        }
+        let ready = self.core.take_ready();
+        self.check();
+        ready
+    }
+
+    /// The state as others may see it.
+    pub fn status(&self) -> Status {
+        let log = &self.core.log;
+        Status {
+            id: self.core.config.id,
+            role: self.role.name(),
+            term: self.core.hard_state.term,
+            leader: self.role.leader(&self.core),
+            last: log.last(),
+            durable: log.durable(),
+            commit: log.committed(),
+            applied: log.applied(),
+            dropped: self.core.dropped,
+        }
+    }
+
+    /// Whether a correct peer could have sent this to us.
+    fn is_sane(&self, message: &Message) -> bool {
+        let config = &self.core.config;
+        message.to == config.id
+            && message.from != config.id
+            && config.membership.contains(message.from)
+            && message.term > Term(0)
+            && message.term.0 < NUMBER_MAX
+            && match &message.body {
+                Body::Append { prev, entries, .. } => follows(*prev, entries, message.term),
+                _ => true,
+            }
+    }
+
+    /// The term check, once for all messages (figure 2, "rules for servers"). Returns whether the
+    /// message is of our term, which it may have changed.
+    fn admit(&mut self, message: &Message) -> bool {
+        let term = self.core.hard_state.term;
+        match message.body {
+            // These speak of a term that nobody has entered yet.
+            Body::PreVote { .. } => true,
+            Body::PreVoteReply { granted: true } => message.term == term.next(),
+            // Somebody who lost touch asks for votes; the leader is well (section 6, last part).
+            Body::Vote { transfer: false, .. } if message.term > term && self.is_led() => false,
+            _ if message.term > term => {
+                self.transition(Next::Follow { term: message.term, leader: None });
+                true
+            }
+            _ if message.term < term => {
+                self.answer_stale(message);
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Tells the sender of an old term about ours, if that may be news to it.
+    fn answer_stale(&mut self, message: &Message) {
+        let body = match message.body {
+            Body::Append { prev, .. } => {
+                Body::Rejected { prev: prev.index, hint: Position::ORIGIN }
+            }
+            Body::Heartbeat { .. } => Body::HeartbeatReply { round: 0 },
+            Body::Vote { .. } => Body::VoteReply { granted: false },
+            _ => return,
+        };
+        self.core.send(message.from, body);
+    }
+
+    fn dispatch(&mut self, message: Message) -> Next {
+        let Message { from, term, body, .. } = message;
+        if matches!(self.role, Role::Candidate(_)) && body.is_of_leader() {
+            // Somebody else won this term: follow, then hear what it says.
+            self.transition(Next::Follow { term, leader: Some(from) });
+        }
+        let core = &mut self.core;
+        match (body, &mut self.role) {
+            (Body::PreVote { last }, _) => self.on_pre_vote(from, term, last),
+            (Body::Vote { last, .. }, _) => self.on_vote(from, last),
+
+            (Body::PreVoteReply { granted }, Role::Candidate(candidate)) => {
+                candidate.on_pre_vote_reply(core, from, granted)
+            }
+            (Body::VoteReply { granted }, Role::Candidate(candidate)) => {
+                candidate.on_vote_reply(core, from, granted)
+            }
+            (Body::Append { prev, entries, commit }, Role::Follower(follower)) => {
+                follower.on_append(core, from, prev, entries, commit)
+            }
+            (Body::Heartbeat { commit, round }, Role::Follower(follower)) => {
+                follower.on_heartbeat(core, from, commit, round)
+            }
+            (Body::Commit { commit }, Role::Follower(follower)) => {
+                follower.on_commit(core, from, commit)
+            }
+            (Body::ReadReply { id, index }, Role::Follower(follower)) => {
+                follower.on_read_reply(core, id, index)
+            }
+            (Body::TimeoutNow, Role::Follower(follower)) => follower.on_timeout_now(core, from),
+
+            (Body::Appended { matched }, Role::Leader(leader)) => {
+                leader.on_appended(core, from, matched)
+            }
+            (Body::Rejected { prev, hint }, Role::Leader(leader)) => {
+                leader.on_rejected(core, from, prev, hint)
+            }
+            (Body::HeartbeatReply { round }, Role::Leader(leader)) => {
+                leader.on_heartbeat_reply(core, from, round)
+            }
+            (Body::ReadRequest { id }, Role::Leader(leader)) => leader.on_read_request(from, id),
+            // Nobody leads a term with us: at most one leader is elected in a term.
+            (Body::Append { .. } | Body::Heartbeat { .. }, Role::Leader(_)) => {
+                core.dropped += 1;
+                Next::Stay
+            }
+            // Late answers to what we were, and the leader's words to a role that needs none.
+            _ => Next::Stay,
+        }
+    }
+
+    /// Grants nothing and changes nothing: says how a vote would go.
+    fn on_pre_vote(&mut self, from: NodeId, term: Term, last: Position) -> Next {
+        let ours = self.core.hard_state.term;
+        let granted = term > ours && last >= self.core.log.last() && !self.is_led();
+        let term = if granted { term } else { ours };
+        self.core.send_in(term, from, Body::PreVoteReply { granted });
+        Next::Stay
+    }
+
+    /// One vote a term, for a candidate whose log holds everything that may be committed
+    /// (sections 5.2 and 5.4.1).
+    fn on_vote(&mut self, from: NodeId, last: Position) -> Next {
+        let leader = self.role.leader(&self.core);
+        let core = &mut self.core;
+        let again = core.hard_state.vote == Some(from);
+        let free = core.hard_state.vote.is_none() && leader.is_none();
+        if !(again || free) || last < core.log.last() {
+            core.send(from, Body::VoteReply { granted: false });
+            return Next::Stay;
+        }
+        core.hard_state.vote = Some(from);
+        core.promise(from, Body::VoteReply { granted: true });
+        if again {
+            return Next::Stay;
+        }
+        Next::Follow { term: core.hard_state.term, leader: None }
+    }
+
+    /// Whether a leader is well, as far as we can know.
+    fn is_led(&self) -> bool {
+        self.core.config.check_quorum
+            && match &self.role {
+                Role::Follower(follower) => follower.hears_leader(&self.core),
+                Role::Candidate(_) => false,
+                Role::Leader(_) => true,
+            }
+    }
+
+    /// The only place where a role changes.
+    fn transition(&mut self, next: Next) {
+        let core = &mut self.core;
+        let next = match next {
+            Next::Stay => return,
+            Next::Follow { term, leader } => {
+                self.role.abandon_reads(core);
+                core.enter(term);
+                self.role = Role::Follower(Follower::new(core, leader));
+                Next::Stay
+            }
+            Next::PreCampaign => {
+                self.role.abandon_reads(core);
+                let (candidate, next) = Candidate::ask(core);
+                self.role = Role::Candidate(candidate);
+                next
+            }
+            Next::Campaign { transfer } => {
+                self.role.abandon_reads(core);
+                core.enter(core.hard_state.term.next());
+                self.role = Role::Candidate(Candidate::campaign(core, transfer));
+                Next::Stay
+            }
+            Next::Lead => {
+                self.role = Role::Leader(Leader::new(core));
+                Next::Stay
+            }
+        };
+        self.transition(next);
+    }
+
+    fn check(&mut self) {
+        self.invariants.check(&self.core, &self.role);
+    }
+}
+
+impl Role {
+    /// The leader of our term, if known.
+    pub(crate) fn leader(&self, core: &Core) -> Option<NodeId> {
+        match self {
+            Role::Follower(follower) => follower.leader(),
+            Role::Candidate(_) => None,
+            Role::Leader(_) => Some(core.config.id),
+        }
+    }
+
+    pub(crate) fn name(&self) -> RoleName {
+        match self {
+            Role::Follower(_) => RoleName::Follower,
+            Role::Candidate(candidate) if candidate.is_asking() => RoleName::PreCandidate,
+            Role::Candidate(_) => RoleName::Candidate,
+            Role::Leader(_) => RoleName::Leader,
+        }
+    }
+
+    /// Reads that wait in this role will not be confirmed in another.
+    fn abandon_reads(&mut self, core: &mut Core) {
+        match self {
+            Role::Follower(follower) => follower.abandon_reads(core),
+            Role::Candidate(_) => {}
+            Role::Leader(leader) => leader.abandon_reads(core),
+        }
+    }
+}
+
+impl Core {
+    /// Sends what claims nothing about our disk.
+    pub(crate) fn send(&mut self, to: NodeId, body: Body) {
+        self.send_in(self.hard_state.term, to, body);
+    }
+
+    /// The same, in the name of another term: only pre-votes do that.
+    pub(crate) fn send_in(&mut self, term: Term, to: NodeId, body: Body) {
+        self.messages.push(Message { from: self.config.id, to, term, body });
+    }
+
+    /// Sends what claims that term, vote and log are on our disk: it leaves when they are.
+    pub(crate) fn promise(&mut self, to: NodeId, body: Body) {
+        let term = self.hard_state.term;
+        self.promises.push(Message { from: self.config.id, to, term, body });
+    }
+
+    /// Drops a message that no correct peer sends.
+    pub(crate) fn drop_nonsense(&mut self) -> Next {
+        self.dropped += 1;
+        Next::Stay
+    }
+
+    /// Enters a term, without a vote in it yet.
+    fn enter(&mut self, term: Term) {
+        assert!(term >= self.hard_state.term, "terms never go back");
+        if term > self.hard_state.term {
+            self.hard_state = HardState { term, vote: None };
+        }
+    }
+
+    /// Appends an entry of our own term to the log.
+    pub(crate) fn append(&mut self, kind: EntryKind, payload: Bytes) -> Position {
+        let at = Position::new(self.hard_state.term, self.log.last().index.next());
+        let entry = Entry { at, kind, payload };
+        self.unwritten.push(entry.clone());
+        self.log.append([entry]);
+        at
+    }
+
+    /// Makes the log continue with `entries`, which follow an entry that it holds. False if that
+    /// contradicts what is committed.
+    pub(crate) fn splice(&mut self, entries: Vec<Entry>) -> bool {
+        let crate::log::Spliced::Added(added) = self.log.splice(entries) else {
+            return false;
+        };
+        if let Some(first) = added.first() {
+            // What was not even handed out yet is replaced before the disk hears of it.
+            let kept = self.unwritten.iter().take_while(|old| old.at.index < first.at.index);
+            self.unwritten.truncate(kept.count());
+        }
+        self.unwritten.extend(added);
+        true
+    }
+
+    /// Whether our vote for ourselves in this term is on disk.
+    pub(crate) fn has_own_vote_on_disk(&self) -> bool {
+        self.written == self.hard_state && self.written.vote == Some(self.config.id)
+    }
+
+    /// The other members, ascending.
+    pub(crate) fn peers(&self) -> Vec<NodeId> {
+        self.config.membership.members().filter(|id| *id != self.config.id).collect()
+    }
+
+    /// Whether this member may stand for election.
+    pub(crate) fn is_voter(&self) -> bool {
+        self.config.membership.is_voter(self.config.id)
+    }
+
+    pub(crate) fn fetch(&mut self, purpose: FetchFor, from: Index, to: Index) {
+        let bytes_max = self.config.append_bytes_max;
+        self.fetches.push(Fetch { purpose, from, to, bytes_max });
+    }
+
+    pub(crate) fn read_ready(&mut self, id: ReadId, index: Index) {
+        self.reads.push(ReadReady { id, index });
+    }
+
+    pub(crate) fn read_lost(&mut self, id: ReadId) {
+        self.reads_lost.push(id);
+    }
+
+    /// The next number of the seed's sequence (splitmix64).
+    pub(crate) fn draw(&mut self) -> u64 {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.chance;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    /// A number of ticks below `bound`.
+    pub(crate) fn draw_ticks(&mut self, bound: u32) -> u32 {
+        (self.draw() % u64::from(bound.max(1))) as u32
+    }
+
+    fn fetched_for_apply(&mut self, from: Index, entries: Vec<Entry>) {
+        self.applying_from_disk = false;
+        if from != self.log.applied().next() {
+            return;
+        }
+        if let Some(last) = entries.last() {
+            self.log.apply(last.at.index);
+        }
+        self.committed.extend(entries);
+    }
+
+    /// Moves what may be applied to `committed`, or asks the disk for it.
+    fn apply(&mut self) {
+        let (from, to) = (self.log.applied().next(), self.log.applicable());
+        if from > to || self.applying_from_disk {
+            return;
+        }
+        match self.log.stretch(from, to, usize::MAX) {
+            Stretch::Entries(entries) => {
+                self.log.apply(to);
+                self.committed.extend(entries);
+            }
+            Stretch::OnDisk(end) => {
+                self.applying_from_disk = true;
+                self.fetch(FetchFor::Apply, from, end);
+            }
+        }
+    }
+
+    fn take_persist(&mut self) -> Option<Persist> {
+        let changed = self.hard_state != self.handed;
+        if !changed && self.unwritten.is_empty() && self.promises.is_empty() {
+            return None;
+        }
+        self.handed = self.hard_state;
+        self.last_ticket = Ticket(self.last_ticket.0 + 1);
+        self.log.writing(self.last_ticket, self.hard_state);
+        Some(Persist {
+            ticket: self.last_ticket,
+            hard_state: changed.then_some(self.hard_state),
+            entries: std::mem::take(&mut self.unwritten),
+            commit: self.log.committed(),
+            then_send: std::mem::take(&mut self.promises),
+        })
+    }
+
+    fn take_ready(&mut self) -> Ready {
+        self.apply();
+        Ready {
+            persist: self.take_persist(),
+            messages: std::mem::take(&mut self.messages),
+            fetches: std::mem::take(&mut self.fetches),
+            committed: std::mem::take(&mut self.committed),
+            reads: std::mem::take(&mut self.reads),
+            reads_lost: std::mem::take(&mut self.reads_lost),
+        }
+    }
+}
+
+/// Whether `entries` can follow `prev` in the log of a leader of `term`.
+fn follows(prev: Position, entries: &[Entry], term: Term) -> bool {
+    let grounded = (prev.index == Index(0)) == (prev.term == Term(0)) && prev.index.0 < NUMBER_MAX;
+    let mut before = prev;
+    grounded
+        && prev.term <= term
+        && entries.iter().all(|entry| {
+            let after = entry.at.index == before.index.next() && entry.at.term >= before.term;
+            before = entry.at;
+            after && entry.at.term > Term(0) && entry.at.term <= term
+        })
+}
