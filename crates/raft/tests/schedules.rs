@@ -4,6 +4,8 @@
 //!
 //! `RAFT_SEED=n cargo test -p raft --test schedules` repeats one run.
 
+#![allow(clippy::unwrap_used, reason = "a test that is wrong may die")]
+
 mod cluster;
 
 use cluster::Cluster;

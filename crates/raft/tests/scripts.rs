@@ -2,6 +2,8 @@
 //! documented on [`Act`]; `UPDATE_GOLDENFILES=1 cargo test -p raft --test scripts` writes the
 //! traces anew, to be read before they are believed.
 
+#![allow(clippy::unwrap_used, reason = "a test that is wrong may die")]
+
 mod cluster;
 
 use bytes::Bytes;

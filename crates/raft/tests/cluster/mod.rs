@@ -2,6 +2,7 @@
 //! complete when told, and an oracle that sees everything and checks what no member can.
 
 #![allow(dead_code, reason = "each kind of test uses its part")]
+#![allow(clippy::unwrap_used, reason = "a test that is wrong may die")]
 
 use bytes::Bytes;
 use raft::*;
