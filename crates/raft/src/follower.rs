@@ -133,9 +133,10 @@ impl Follower {
         Next::Campaign { transfer: true }
     }
 
-    /// The connection broke: a leader that lives will be heard of again soon.
+    /// The connection broke: a leader that lives will be heard of again soon. Without pre-vote a
+    /// wrong guess would unseat it.
     pub(crate) fn on_disconnected(&mut self, core: &mut Core, peer: NodeId) {
-        if self.leader != Some(peer) {
+        if self.leader != Some(peer) || !core.config.pre_vote {
             return;
         }
         self.connected = false;
@@ -153,9 +154,7 @@ impl Follower {
     /// Accepts the leader of this term, and starts to wait anew. False if another one leads it.
     fn heed(&mut self, from: NodeId) -> bool {
         self.elapsed = 0;
-        if !self.connected {
-            self.connected = true;
-        }
+        self.connected = true;
         *self.leader.get_or_insert(from) == from
     }
 
