@@ -1,0 +1,488 @@
+//! The log: create, open, append, read, release.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::batch::{Chain, Draft, sectors_for};
+use crate::disk::{Disk, DiskFile};
+use crate::error::{WalError, tried};
+use crate::meta::{self, COPIES, Meta, MetaFiles};
+use crate::places::{Place, Places, Reader};
+use crate::recovery::Recovery;
+use crate::sector::{BLOCK, SECTOR, Salt};
+use crate::segment::{self, Preparation, Prepared};
+use crate::{Batch, HardState, Identity, Options, Record, Recovered};
+
+/// Memory kept between appends for the bytes of a batch.
+const BUFFER_BYTES_KEPT: usize = 4 << 20;
+
+/// The write-ahead log of one member.
+///
+/// Always holds: what [`append`](Wal::append) returned `Ok` for is found by the next
+/// [`open`](Wal::open), whatever happens to the process or the machine in between; after the first
+/// failed write or sync every later call fails.
+pub struct Wal<D: Disk> {
+    disk: D,
+    lock: Arc<D::Lock>,
+    options: Options,
+    meta: Meta,
+    meta_files: MetaFiles<D::File>,
+    chain: Chain,
+    commit: u64,
+    reader: Reader<D>,
+    /// From the oldest kept to the one being written; never empty.
+    segments: VecDeque<Segment>,
+    active: Active<D::File>,
+    spares: Vec<Prepared<D>>,
+    /// A preparation was handed out and not yet adopted.
+    preparing: AtomicBool,
+    /// Makes the temporary names of spares unique within this process.
+    spare_number: AtomicU64,
+    /// The bytes of the batch being written.
+    buffer: Vec<u8>,
+    syncs: u64,
+}
+
+/// A segment in use.
+struct Segment {
+    number: u64,
+    len: u64,
+    /// Where the log stood before its first batch.
+    base: Chain,
+}
+
+/// The segment being written.
+struct Active<F> {
+    number: u64,
+    file: Arc<F>,
+    len: u64,
+    /// Where the next batch goes; 0 before the first.
+    at: u64,
+}
+
+impl<D: Disk> Wal<D> {
+    /// Whether the directory holds a log, or what is left of one.
+    pub fn exists(disk: &D) -> Result<bool, WalError> {
+        let names = list(disk)?;
+        Ok(meta::exists(&names) || names.iter().any(|name| segment::number(name).is_some()))
+    }
+
+    /// Creates an empty log, durably, and takes the lock.
+    ///
+    /// A crash meanwhile leaves either no log or an empty one.
+    pub fn create(disk: D, identity: Identity, options: Options) -> Result<Wal<D>, WalError> {
+        let lock = Arc::new(take_lock(&disk)?);
+        if Wal::exists(&disk)? {
+            return Err(WalError::Exists);
+        }
+        let wal_id = tried(|| "drawing a number for the log".into(), disk.unique_number())?;
+        let chain = Chain::start(wal_id);
+        let meta = Meta {
+            identity,
+            wal_id,
+            sequence: 1,
+            hard_state: HardState::default(),
+            commit: 0,
+            first_segment: 1,
+            base: chain,
+            newest_segment: 0,
+            synced: chain,
+        };
+        let mut syncs = 0;
+        let meta_files = MetaFiles::create(&disk, &meta, &mut syncs)?;
+        Wal::begin(disk, lock, options, meta, meta_files, syncs)
+    }
+
+    /// Opens the log, and takes the lock.
+    ///
+    /// A batch that a crash cut short is removed and reported in [`Recovered::warnings`]. All that
+    /// is reported is durable before this returns. Damage is refused, with a line that says where.
+    pub fn open(disk: D, options: Options) -> Result<(Wal<D>, Recovered), WalError> {
+        let lock = Arc::new(take_lock(&disk)?);
+        if !Wal::exists(&disk)? {
+            return Err(WalError::Missing);
+        }
+        let mut copies = Vec::new();
+        for copy in 0..COPIES {
+            copies.push(meta::read_copy(&disk, copy)?);
+        }
+        let mut meta = meta::newest(&copies)?;
+        let names = list(&disk)?;
+        let mut recovery = Recovery::run(&disk, meta, &names)?;
+
+        // Nothing was changed up to here.
+        let mut syncs = 0;
+        let meta_files = MetaFiles::open(&disk, &copies, &meta, &mut syncs)?;
+        settle(&disk, &recovery, &names, meta.first_segment, &mut syncs)?;
+        let mut warnings = copy_warnings(&copies, &meta);
+        warnings.append(&mut recovery.warnings);
+        if recovery.hard_state != meta.hard_state {
+            meta.hard_state = recovery.hard_state;
+            meta.sequence += 1;
+            tried(|| "writing META".into(), meta_files.update(&meta, &mut syncs))?;
+        }
+        let recovered = Recovered {
+            identity: meta.identity,
+            hard_state: recovery.hard_state,
+            entries: std::mem::take(&mut recovery.entries),
+            commit: recovery.commit,
+            warnings,
+        };
+        let wal = match recovery.segments.is_empty() {
+            true => Wal::begin(disk, lock, options, meta, meta_files, syncs)?,
+            false => {
+                let Recovery { chain, commit, places, segments, end, .. } = recovery;
+                let last = segments.last().expect("not empty");
+                let active =
+                    Active { number: last.number, file: last.file.clone(), len: last.len, at: end };
+                let rows = segments.iter().map(|one| Segment {
+                    number: one.number,
+                    len: one.len,
+                    base: one.base,
+                });
+                let segments = rows.collect();
+                let reader = Reader::new(meta.wal_id, places);
+                Wal {
+                    disk,
+                    lock,
+                    options,
+                    meta,
+                    meta_files,
+                    chain,
+                    commit,
+                    reader,
+                    segments,
+                    active,
+                    spares: Vec::new(),
+                    preparing: AtomicBool::new(false),
+                    spare_number: AtomicU64::new(0),
+                    buffer: Vec::new(),
+                    syncs,
+                }
+            }
+        };
+        Ok((wal, recovered))
+    }
+
+    /// Begins the first segment of a log that has META only.
+    fn begin(
+        disk: D,
+        lock: Arc<D::Lock>,
+        options: Options,
+        meta: Meta,
+        meta_files: MetaFiles<D::File>,
+        syncs: u64,
+    ) -> Result<Wal<D>, WalError> {
+        let len = segment_len(&options, 0);
+        let name = "spare-first.tmp".to_string();
+        let preparation = Preparation { disk: disk.clone(), _lock: lock.clone(), name, len };
+        let first = tried(|| "preparing the first segment".into(), preparation.run())?;
+        let mut wal = Wal {
+            disk,
+            lock,
+            options,
+            meta,
+            meta_files,
+            chain: meta.base,
+            commit: meta.commit,
+            reader: Reader::new(meta.wal_id, Places::new()),
+            segments: VecDeque::new(),
+            active: Active {
+                number: meta.first_segment - 1,
+                file: first.file.clone(),
+                len: 0,
+                at: 0,
+            },
+            spares: vec![first],
+            preparing: AtomicBool::new(false),
+            spare_number: AtomicU64::new(0),
+            buffer: Vec::new(),
+            syncs: syncs + 1,
+        };
+        tried(|| "beginning the first segment".into(), wal.next_segment(0))?;
+        Ok(wal)
+    }
+
+    /// Makes a batch durable: one write and one sync, whatever the number of its records. A changed
+    /// hard state costs four more, of META.
+    ///
+    /// When it returns `Ok`, everything in the batch survives any crash; the commit index is a hint
+    /// and survives with the next records. If the first record's index is not above the last one's,
+    /// the log's entries from there on are replaced. A batch without records and without a new hard
+    /// state writes nothing.
+    ///
+    /// Fails with [`io::ErrorKind::InvalidInput`], changing nothing, if the records are not
+    /// contiguous, leave a gap to the log, reach below what it still has, or if the term would go
+    /// back. Any other error is final: what was written may or may not be found by the next
+    /// [`open`](Wal::open), and this log accepts nothing more.
+    pub fn append(&mut self, batch: &Batch) -> io::Result<()> {
+        self.reader.look(Places::check)?;
+        let sectors = self.check(batch)?;
+        let done = self.write(batch, sectors);
+        self.latch(done)
+    }
+
+    /// Entries of the log; see [`Reader::read`].
+    pub fn read(&self, from: u64, to_inclusive: u64, bytes_max: usize) -> io::Result<Vec<Record>> {
+        self.reader.read(from, to_inclusive, bytes_max)
+    }
+
+    /// A handle to read with on another thread while this one appends.
+    pub fn reader(&self) -> Reader<D> {
+        self.reader.clone()
+    }
+
+    /// Drops the segments all of whose entries are below `before`. The one being written stays.
+    ///
+    /// Fails as [`append`](Wal::append) does.
+    pub fn release(&mut self, before: u64) -> io::Result<()> {
+        self.reader.look(Places::check)?;
+        let keep =
+            match self.reader.look(|places| (places.segment_of(before), places.first_index())) {
+                (Some(segment), _) => segment,
+                (None, Some(first)) if before < first => return Ok(()),
+                _ => self.active.number,
+            };
+        let done = self.drop_segments(keep);
+        self.latch(done)
+    }
+
+    /// A segment to prepare on another thread, if the log will soon need one and none is ready or
+    /// being prepared. An append that finds none ready prepares it itself, and takes that long.
+    pub fn wants_segment(&self) -> Option<Preparation<D>> {
+        let soon = self.active.at >= self.active.len / 2;
+        if !soon || !self.spares.is_empty() || self.preparing.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        Some(self.preparation(segment_len(&self.options, 0)))
+    }
+
+    /// Keeps a prepared segment until it is needed.
+    pub fn adopt(&mut self, prepared: Prepared<D>) {
+        self.preparing.store(false, Ordering::Relaxed);
+        self.syncs += 1;
+        self.spares.push(prepared);
+    }
+
+    /// Bytes of all files of the log.
+    pub fn bytes_on_disk(&self) -> u64 {
+        let spares: u64 = self.spares.iter().map(|spare| spare.len).sum();
+        let segments: u64 = self.segments.iter().map(|segment| segment.len).sum();
+        segments + spares + (COPIES * BLOCK) as u64
+    }
+
+    /// Syncs of files and directories since the log was opened.
+    pub fn syncs(&self) -> u64 {
+        self.syncs
+    }
+
+    /// Checks what the caller asks for, and counts the batch's sectors.
+    fn check(&self, batch: &Batch) -> io::Result<u32> {
+        let refuse = |why: String| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        if let Some(hard_state) = batch.hard_state
+            && hard_state.term < self.meta.hard_state.term
+        {
+            let now = self.meta.hard_state.term;
+            return refuse(format!("term {} after term {now}", hard_state.term));
+        }
+        let mut bytes = 0;
+        let mut expected = None;
+        for record in &batch.records {
+            if expected.is_some_and(|expected| record.id.index != expected) {
+                return refuse(format!("index {} is out of order", record.id.index));
+            }
+            if u32::try_from(record.payload.len()).is_err() {
+                return refuse(format!("the payload of index {} is too long", record.id.index));
+            }
+            expected = record.id.index.checked_add(1);
+            bytes += record.payload.len() as u64;
+        }
+        if let Some(first) = batch.records.first() {
+            let last = self.chain.last.index;
+            let lowest = self.reader.look(Places::first_index).unwrap_or(last + 1);
+            if first.id.index > last + 1 || first.id.index < lowest {
+                let index = first.id.index;
+                return refuse(format!("index {index} does not join a log of {lowest} to {last}"));
+            }
+        }
+        match sectors_for(batch.records.len(), bytes) {
+            Some(sectors) => Ok(sectors),
+            None => refuse("the batch is too large".into()),
+        }
+    }
+
+    fn write(&mut self, batch: &Batch, sectors: u32) -> io::Result<()> {
+        self.commit = self.commit.max(batch.commit);
+        if let Some(hard_state) = batch.hard_state
+            && hard_state != self.meta.hard_state
+        {
+            self.meta.hard_state = hard_state;
+            self.update_meta()?;
+        }
+        if batch.records.is_empty() {
+            return Ok(());
+        }
+        let len = u64::from(sectors) * SECTOR as u64;
+        let lead = if self.active.at == 0 { BLOCK as u64 } else { 0 };
+        if self.active.at + lead + len > self.active.len {
+            self.next_segment(len)?;
+        }
+        let draft = Draft {
+            previous: self.chain,
+            hard_state: self.meta.hard_state,
+            commit: self.commit,
+            records: &batch.records,
+            sectors,
+        };
+        let salt = Salt { wal_id: self.meta.wal_id, segment: self.active.number };
+        let at = self.active.at;
+        let chain = draft.encode(salt, at, self.active.len, &mut self.buffer);
+        self.active.file.write_at(&self.buffer, at)?;
+        self.active.file.sync()?;
+        self.syncs += 1;
+
+        // Durable from here on.
+        let end = at + self.buffer.len() as u64;
+        let place = Place {
+            first: batch.records[0].id.index,
+            last: chain.last.index,
+            payload_bytes: batch.records.iter().map(|record| record.payload.len() as u64).sum(),
+            batch: chain.batch,
+            segment: self.active.number,
+            offset: end - len,
+            count: batch.records.len() as u32,
+        };
+        self.reader.change(|places| places.push(place));
+        self.chain = chain;
+        self.active.at = end;
+        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
+            self.buffer = Vec::new();
+        }
+        Ok(())
+    }
+
+    fn update_meta(&mut self) -> io::Result<()> {
+        self.meta.sequence += 1;
+        self.meta.commit = self.commit;
+        self.meta.synced = self.chain;
+        self.meta_files.update(&self.meta, &mut self.syncs)
+    }
+
+    /// Takes a new segment with room for a batch of `len` bytes into use.
+    fn next_segment(&mut self, len: u64) -> io::Result<()> {
+        let needed = segment_len(&self.options, len);
+        let spare = match self.spares.iter().position(|spare| spare.len >= needed) {
+            Some(at) => self.spares.swap_remove(at),
+            None => {
+                self.syncs += 1;
+                self.preparation(needed).run()?
+            }
+        };
+        let number = self.active.number + 1;
+        self.disk.rename(&spare.name, &segment::name(number))?;
+        self.disk.sync_directory()?;
+        self.syncs += 1;
+        // META names the segment before anything is written to it, so that its loss is noticed.
+        self.meta.newest_segment = number;
+        self.update_meta()?;
+        self.segments.push_back(Segment { number, len: spare.len, base: self.chain });
+        self.reader.change(|places| places.add_file(number, spare.file.clone()));
+        self.active = Active { number, file: spare.file, len: spare.len, at: 0 };
+        Ok(())
+    }
+
+    fn preparation(&self, len: u64) -> Preparation<D> {
+        let number = self.spare_number.fetch_add(1, Ordering::Relaxed);
+        let name = format!("spare-{number}.tmp");
+        Preparation { disk: self.disk.clone(), _lock: self.lock.clone(), name, len }
+    }
+
+    fn drop_segments(&mut self, keep: u64) -> io::Result<()> {
+        let first = self.segments.front().map_or(keep, |segment| segment.number);
+        if first >= keep {
+            return Ok(());
+        }
+        let kept = self.segments.iter().find(|segment| segment.number == keep);
+        self.meta.base = kept.expect("the segment to keep is in use").base;
+        self.meta.first_segment = keep;
+        // META first: segments that it does not ask for may be there or not.
+        self.update_meta()?;
+        for number in first..keep {
+            self.disk.remove(&segment::name(number))?;
+        }
+        self.disk.sync_directory()?;
+        self.syncs += 1;
+        self.segments.retain(|segment| segment.number >= keep);
+        self.reader.change(|places| places.release(keep));
+        Ok(())
+    }
+
+    /// Remembers the first error for ever: after it nobody knows what is on the disk.
+    fn latch(&mut self, done: io::Result<()>) -> io::Result<()> {
+        if let Err(error) = &done {
+            self.reader.change(|places| places.fail(error));
+        }
+        done
+    }
+}
+
+/// Length of a segment that has room for a batch of `len` bytes.
+fn segment_len(options: &Options, len: u64) -> u64 {
+    let block = BLOCK as u64;
+    options.segment_bytes.max(block + len).max(2 * block).next_multiple_of(block)
+}
+
+fn list<D: Disk>(disk: &D) -> Result<Vec<String>, WalError> {
+    tried(|| "listing the data directory".into(), disk.names())
+}
+
+fn take_lock<D: Disk>(disk: &D) -> Result<D::Lock, WalError> {
+    disk.lock().map_err(|source| match source.kind() {
+        io::ErrorKind::WouldBlock => WalError::Locked,
+        _ => WalError::Io { what: "locking the data directory".into(), source },
+    })
+}
+
+/// Makes durable what recovery found, removes what it found to be nothing.
+fn settle<D: Disk>(
+    disk: &D,
+    recovery: &Recovery<'_, D>,
+    names: &[String],
+    first_segment: u64,
+    syncs: &mut u64,
+) -> Result<(), WalError> {
+    if let Some(last) = recovery.segments.last() {
+        let name = segment::name(last.number);
+        for offset in &recovery.clear {
+            let done = last.file.write_at(&[0; SECTOR], *offset as u64);
+            tried(|| format!("clearing the torn tail of {name}"), done)?;
+        }
+        tried(|| format!("syncing {name}"), last.file.sync())?;
+        *syncs += 1;
+    }
+    for name in names {
+        let released = segment::number(name).is_some_and(|number| number < first_segment);
+        if released || segment::is_temporary(name) {
+            tried(|| format!("removing {name}"), disk.remove(name))?;
+        }
+    }
+    *syncs += 1;
+    tried(|| "syncing the data directory".into(), disk.sync_directory())
+}
+
+/// What there is to say about META's copies.
+fn copy_warnings(copies: &[meta::Copy], meta: &Meta) -> Vec<String> {
+    let mut warnings = Vec::new();
+    for (number, copy) in copies.iter().enumerate() {
+        let what = match copy {
+            meta::Copy::Whole(whole) if whole == meta => continue,
+            meta::Copy::Whole(_) => "was older than the others",
+            meta::Copy::Missing => "was missing",
+            _ => "was damaged",
+        };
+        warnings.push(format!("{} {what}; written anew", Meta::name(number)));
+    }
+    warnings
+}
