@@ -60,7 +60,7 @@ pub struct Raft {
     /// The sender's term; of a PreVote, the term that it would campaign in.
     #[prost(uint64, tag = "3")]
     pub term: u64,
-    #[prost(oneof = "raft::Body", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    #[prost(oneof = "raft::Body", tags = "4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16")]
     pub body: ::core::option::Option<raft::Body>,
 }
 /// Nested message and enum types in `Raft`.
@@ -91,6 +91,8 @@ pub mod raft {
         ReadReply(super::ReadReply),
         #[prost(message, tag = "15")]
         TimeoutNow(super::TimeoutNow),
+        #[prost(message, tag = "16")]
+        Commit(super::Commit),
     }
 }
 /// Names one entry of the log for ever.
@@ -194,6 +196,12 @@ pub struct ReadReply {
     pub index: u64,
 }
 /// The leader hands over: campaign at once.
+/// These entries are committed; asks for no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Commit {
+    #[prost(uint64, tag = "1")]
+    pub commit: u64,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TimeoutNow {}
 /// Proposals of the sender's clients, for the leader of `term` and no other.
