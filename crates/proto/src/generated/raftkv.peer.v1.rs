@@ -196,14 +196,14 @@ pub struct ReadReply {
     pub index: u64,
 }
 /// The leader hands over: campaign at once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TimeoutNow {}
 /// These entries are committed; asks for no answer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Commit {
     #[prost(uint64, tag = "1")]
     pub commit: u64,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct TimeoutNow {}
 /// Proposals of the sender's clients, for the leader of `term` and no other.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Forward {
