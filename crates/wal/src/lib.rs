@@ -1,10 +1,40 @@
 //! The write-ahead log: what one member keeps, and keeps for good.
+//!
+//! A member of a Raft cluster makes promises: this entry is mine to keep, this vote is given. A
+//! promise may leave the machine only when a power cut can no longer undo it. This crate is the
+//! place where that becomes true: [`Wal::append`] takes what has gathered, writes it as one batch,
+//! syncs once, and returns. It knows entries by term and index, and replaces a suffix when told to,
+//! but nothing of Raft's rules: who may write what is decided elsewhere.
+//!
+//! On disk there are four copies of META (identity, term, vote) and a row of segments, numbered
+//! without gaps, prepared ahead of their use. A segment is a row of batches, each naming the hash
+//! of the one before. Each 512-byte sector of a batch carries its own checksum and place, so that
+//! what was never written, what was written, and what has rotted can be told apart.
+//! `docs/formats.md` describes every byte.
+//!
+//! What always holds:
+//!
+//! - After `append` returned `Ok`, everything in the batch is found by every later open.
+//! - Before `append` is called again, nothing else is written: at most one batch can be torn, and
+//!   that one was never acknowledged.
+//! - A block that holds acknowledged bytes is never written again.
+//! - What is read, at open or later, was checked; what does not match is an error that names file,
+//!   offset and index, never a shorter log and never other bytes.
+//! - After the first failed write or sync every call fails. Nothing is retried: what the system
+//!   holds in memory after a failed sync says nothing about the disk.
+//!
+//! **Never**: `wal` never decides what is committed, never reads a clock, never draws a number
+//! (the disk does, once per log), never spawns a thread. It never skips what it cannot read, and
+//! never deletes data because something about it is unreadable.
+//!
+//! All access to files goes through [`Disk`]. [`FileDisk`] is the real one.
 
 mod batch;
 mod checksum;
 mod disk;
 mod error;
 mod file_disk;
+mod inspect;
 mod meta;
 mod places;
 mod recovery;
@@ -19,6 +49,7 @@ use bytes::Bytes;
 pub use crate::disk::{Disk, DiskFile};
 pub use crate::error::WalError;
 pub use crate::file_disk::{DiskFileHandle, FileDisk};
+pub use crate::inspect::inspect;
 pub use crate::places::Reader;
 pub use crate::segment::{Preparation, Prepared};
 pub use crate::wal::Wal;
@@ -64,7 +95,8 @@ pub struct Identity {
 pub struct HardState {
     /// The newest term known. Never goes back.
     pub term: u64,
-    /// The member voted for in that term; 0 for none.
+    /// The member voted for in that term; 0 for none. Within a term it changes from none to a
+    /// member at most: recovery relies on it.
     pub vote: u64,
 }
 

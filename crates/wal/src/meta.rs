@@ -34,6 +34,8 @@ pub(crate) struct Meta {
     pub(crate) base: Chain,
     /// The newest segment in use at the time; 0 before the first.
     pub(crate) newest_segment: u64,
+    /// Its length in bytes.
+    pub(crate) newest_len: u64,
     /// How far the log was synced at the time: it never ends before this.
     pub(crate) synced: Chain,
 }
@@ -60,6 +62,7 @@ impl Meta {
             self.base.last.term,
             self.base.last.index,
             self.newest_segment,
+            self.newest_len,
             self.synced.batch,
             self.synced.hash,
             self.synced.last.term,
@@ -106,7 +109,8 @@ impl Meta {
             first_segment: word(9),
             base: chain(10),
             newest_segment: word(14),
-            synced: chain(15),
+            newest_len: word(15),
+            synced: chain(16),
         })
     }
 }

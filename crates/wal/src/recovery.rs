@@ -107,25 +107,20 @@ impl<'a, D: Disk> Recovery<'a, D> {
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
         numbers.retain(|number| *number >= meta.first_segment);
         numbers.sort_unstable();
-        recovery.check_numbers(&numbers)?;
-        for (at, number) in numbers.iter().enumerate() {
-            recovery.scan(*number, &numbers[at + 1..])?;
+        for number in &numbers {
+            recovery.check_header(*number)?;
+        }
+        let newest = numbers.last().copied().unwrap_or(0).max(meta.newest_segment);
+        for number in meta.first_segment..=newest {
+            let Ok(at) = numbers.binary_search(&number) else {
+                let after = recovery.chain.last.index;
+                return Err(WalError::SegmentMissing { file: segment::name(number), after });
+            };
+            recovery.scan(number, &numbers[at + 1..])?;
         }
         recovery.check_end()?;
         recovery.commit = recovery.commit.min(recovery.chain.last.index);
         Ok(recovery)
-    }
-
-    /// No segment is missing, from the oldest that must be there to the newest known.
-    fn check_numbers(&self, numbers: &[u64]) -> Result<(), WalError> {
-        let newest = numbers.last().copied().unwrap_or(0).max(self.meta.newest_segment);
-        let oldest = self.meta.first_segment;
-        let mut present = numbers.iter();
-        let missing = (oldest..=newest).find(|number| present.next() != Some(number));
-        let Some(number) = missing else { return Ok(()) };
-        // What precedes the gap tells where the loss begins, as far as it can be read at all.
-        let after = if number == oldest { self.meta.base.last.index } else { 0 };
-        Err(WalError::SegmentMissing { file: segment::name(number), after })
     }
 
     fn check_end(&self) -> Result<(), WalError> {
@@ -155,7 +150,6 @@ impl<'a, D: Disk> Recovery<'a, D> {
     fn scan(&mut self, number: u64, later: &[u64]) -> Result<(), WalError> {
         let (file, bytes) = self.read_segment(number)?;
         let salt = Salt { wal_id: self.meta.wal_id, segment: number };
-        check_header(&bytes, salt)?;
         let file = Arc::new(file);
         let base = self.chain;
         self.places.add_file(number, file.clone());
@@ -250,7 +244,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
         let known = batch_head(bytes, salt, slot, self.chain.batch + 1).or(survey.trailer);
         let synced = survey.later.is_some()
             || self.meta.synced.batch > self.chain.batch
-            || self.any_written(later)?;
+            // A segment is begun only when the one before is synced.
+            || !later.is_empty();
         if !synced && survey.bad.is_none() && flaw == Flaw::Blank {
             self.cut(&name, slot, known, survey);
             return Ok(());
@@ -294,16 +289,42 @@ impl<'a, D: Disk> Recovery<'a, D> {
             || batch.is_some_and(|found| found.head.previous() == self.chain))
     }
 
-    /// Whether anything was ever written to these segments.
-    fn any_written(&self, later: &[u64]) -> Result<bool, WalError> {
-        for number in later {
-            let (_, bytes) = self.read_segment(*number)?;
-            let salt = Salt { wal_id: self.meta.wal_id, segment: *number };
-            if !Survey::of(&bytes, salt, 0, u64::MAX).is_blank() {
-                return Ok(true);
+    /// Refuses a segment whose header is intact and speaks of another one, or whose file has
+    /// another length than it was made with.
+    fn check_header(&self, number: u64) -> Result<(), WalError> {
+        let file = segment::name(number);
+        let opened = tried(|| format!("opening {file}"), self.disk.open(&file))?;
+        let len = tried(|| format!("reading the length of {file}"), opened.len())?;
+        let mut block = vec![0; (BLOCK as u64).min(len) as usize];
+        tried(|| format!("reading {file}"), opened.read_at(&mut block, 0))?;
+        let mut made_with = (number == self.meta.newest_segment).then_some(self.meta.newest_len);
+        if let Some((header, version)) = SegmentHeader::find(&block) {
+            if version != FORMAT_VERSION {
+                return Err(WalError::Version { file, version });
             }
+            let Salt { wal_id, segment } = header.salt;
+            if wal_id != self.meta.wal_id {
+                let ours = self.meta.wal_id;
+                let detail = format!("belongs to log {wal_id:x}, this directory holds {ours:x}");
+                return Err(WalError::Foreign { file, detail });
+            }
+            if segment != number {
+                let detail = format!("is segment {} by its header", segment::name(segment));
+                return Err(WalError::Foreign { file, detail });
+            }
+            made_with = Some(header.len);
         }
-        Ok(false)
+        match made_with.filter(|made_with| *made_with != len) {
+            None => Ok(()),
+            Some(made_with) => Err(WalError::Damaged {
+                file,
+                offset: len,
+                first: self.chain.last.index + 1,
+                last: None,
+                synced: true,
+                detail: format!("the file was made with {made_with} bytes and has {len}"),
+            }),
+        }
     }
 }
 
@@ -316,35 +337,4 @@ fn batch_head(bytes: &[u8], salt: Salt, slot: usize, expected: u64) -> Option<He
     let Sector::Intact { batch, .. } = Sector::at(bytes, start, salt) else { return None };
     let head = Head::of_first(&bytes[start..start + SECTOR])?;
     (batch == expected && head.batch == expected).then_some(head)
-}
-
-/// Refuses a segment whose header is intact and speaks of another one.
-fn check_header(bytes: &[u8], salt: Salt) -> Result<(), WalError> {
-    let Some((header, version)) = SegmentHeader::find(bytes) else { return Ok(()) };
-    let file = segment::name(salt.segment);
-    if version != FORMAT_VERSION {
-        return Err(WalError::Version { file, version });
-    }
-    if header.salt.wal_id != salt.wal_id {
-        let detail = format!(
-            "belongs to log {:x}, this directory holds log {:x}",
-            header.salt.wal_id, salt.wal_id
-        );
-        return Err(WalError::Foreign { file, detail });
-    }
-    if header.salt.segment != salt.segment {
-        let detail = format!("is segment {} by its header", segment::name(header.salt.segment));
-        return Err(WalError::Foreign { file, detail });
-    }
-    if header.len != bytes.len() as u64 {
-        return Err(WalError::Damaged {
-            file,
-            offset: bytes.len() as u64,
-            first: header.previous.last.index + 1,
-            last: None,
-            synced: true,
-            detail: format!("the file was made with {} bytes and has another length", header.len),
-        });
-    }
-    Ok(())
 }

@@ -88,6 +88,7 @@ impl<D: Disk> Wal<D> {
             first_segment: 1,
             base: chain,
             newest_segment: 0,
+            newest_len: 0,
             synced: chain,
         };
         let mut syncs = 0;
@@ -115,7 +116,7 @@ impl<D: Disk> Wal<D> {
         // Nothing was changed up to here.
         let mut syncs = 0;
         let meta_files = MetaFiles::open(&disk, &copies, &meta, &mut syncs)?;
-        settle(&disk, &recovery, &names, meta.first_segment, &mut syncs)?;
+        settle(&disk, &recovery, meta.first_segment, &mut syncs)?;
         let mut warnings = copy_warnings(&copies, &meta);
         warnings.append(&mut recovery.warnings);
         if recovery.hard_state != meta.hard_state {
@@ -386,6 +387,7 @@ impl<D: Disk> Wal<D> {
         self.syncs += 1;
         // META names the segment before anything is written to it, so that its loss is noticed.
         self.meta.newest_segment = number;
+        self.meta.newest_len = spare.len;
         self.update_meta()?;
         self.segments.push_back(Segment { number, len: spare.len, base: self.chain });
         self.reader.change(|places| places.add_file(number, spare.file.clone()));
@@ -449,7 +451,6 @@ fn take_lock<D: Disk>(disk: &D) -> Result<D::Lock, WalError> {
 fn settle<D: Disk>(
     disk: &D,
     recovery: &Recovery<'_, D>,
-    names: &[String],
     first_segment: u64,
     syncs: &mut u64,
 ) -> Result<(), WalError> {
@@ -462,7 +463,8 @@ fn settle<D: Disk>(
         tried(|| format!("syncing {name}"), last.file.sync())?;
         *syncs += 1;
     }
-    for name in names {
+    // Listed anew: a copy of META that was missing may have been made from a leftover's name.
+    for name in &list(disk)? {
         let released = segment::number(name).is_some_and(|number| number < first_segment);
         if released || segment::is_temporary(name) {
             tried(|| format!("removing {name}"), disk.remove(name))?;
