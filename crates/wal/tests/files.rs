@@ -1,5 +1,7 @@
 //! The log on real files.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
 use bytes::Bytes;
 use wal::{Batch, EntryId, FileDisk, HardState, Identity, Options, Record, Wal, WalError};
 

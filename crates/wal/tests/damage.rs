@@ -1,0 +1,276 @@
+//! Rot, lost files, foreign files and errors of the disk: reported or harmless, never silent.
+
+#![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
+
+mod support;
+
+use bytes::Bytes;
+use support::{Fuse, MemoryDisk};
+use wal::{
+    Batch, EntryId, FileDisk, HardState, Identity, Options, Record, Recovered, Wal, WalError,
+};
+
+const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
+const OPTIONS: Options = Options { segment_bytes: 3 * 4096 };
+
+fn batch(term: u64, indexes: std::ops::RangeInclusive<u64>, len: usize) -> Batch {
+    let record =
+        |index| Record { id: EntryId { term, index }, kind: 1, payload: Bytes::from(vec![0; len]) };
+    Batch { records: indexes.map(record).collect(), ..Batch::default() }
+}
+
+/// Two segments with three batches.
+fn small_log() -> MemoryDisk {
+    let disk = MemoryDisk::default();
+    let mut wal = Wal::create(disk.clone(), IDENTITY, OPTIONS).unwrap();
+    let hard_state = Some(HardState { term: 1, vote: 2 });
+    wal.append(&Batch { hard_state, ..batch(1, 1..=2, 40) }).unwrap();
+    wal.append(&batch(1, 3..=3, 3000)).unwrap();
+    wal.append(&batch(1, 4..=4, 3000)).unwrap();
+    disk.copy()
+}
+
+fn open(disk: &MemoryDisk) -> Result<(Wal<MemoryDisk>, Recovered), WalError> {
+    Wal::open(disk.clone(), OPTIONS)
+}
+
+fn contents(disk: &MemoryDisk) -> Result<(HardState, Vec<Record>, Vec<String>), WalError> {
+    let (wal, recovered) = open(disk)?;
+    let last = recovered.entries.last().unwrap().index;
+    let records = wal.read(1, last, usize::MAX).unwrap();
+    Ok((recovered.hard_state, records, recovered.warnings))
+}
+
+fn refused(disk: &MemoryDisk) -> WalError {
+    let before = disk.files();
+    let error = open(disk).err().expect("the log is refused");
+    assert!(!error.to_string().contains('\n'), "{error}");
+    assert!(disk.files() == before, "nothing was changed: {error}");
+    error
+}
+
+#[test]
+fn every_flipped_bit_is_harmless_or_reported() {
+    let log = small_log();
+    let (hard_state, records, warnings) = contents(&log.copy()).unwrap();
+    assert_eq!((records.len(), warnings), (4, vec![]));
+    let mut reported = 0;
+    let mut put_right = 0;
+    let mut harmless = 0;
+    for (name, bytes) in log.files() {
+        for bit in 0..bytes.len() * 8 {
+            let mut rotten = bytes.clone();
+            rotten[bit / 8] ^= 1 << (bit % 8);
+            let disk = log.copy();
+            disk.put(&name, rotten);
+            match contents(&disk) {
+                Err(error) => {
+                    assert!(matches!(error, WalError::Damaged { .. }), "{name} {bit}: {error}");
+                    assert!(error.to_string().starts_with(&name), "{name} {bit}: {error}");
+                    reported += 1;
+                }
+                Ok((found_hard_state, found, warnings)) => {
+                    assert_eq!(found_hard_state, hard_state, "{name} bit {bit}");
+                    assert!(found == records, "{name} bit {bit}");
+                    *(if warnings.is_empty() { &mut harmless } else { &mut put_right }) += 1;
+                    assert!(!name.starts_with("META") || !warnings.is_empty(), "{name} {bit}");
+                }
+            }
+        }
+    }
+    println!("{reported} reported, {put_right} put right with a warning, {harmless} harmless");
+    assert_eq!(reported, 3 * 4096 * 8, "every bit of the three batches matters");
+    assert_eq!(put_right, (4 * 4096 + 4096) * 8, "META's copies and the room never written");
+}
+
+#[test]
+fn every_flipped_bit_is_found_by_a_read() {
+    let log = small_log();
+    let (wal, _) = open(&log).unwrap();
+    let whole = wal.read(3, 3, 0).unwrap();
+    let name = format!("{:016x}.wal", 1);
+    let bytes = log.files()[&name].clone();
+    drop(wal);
+    // The second batch: the first segment's third block.
+    for bit in (2 * 4096 * 8..3 * 4096 * 8).step_by(7) {
+        let disk = log.copy();
+        let (wal, _) = open(&disk).unwrap();
+        let file = wal::Disk::open(&disk, &name).unwrap();
+        let mut rotten = bytes.clone();
+        rotten[bit / 8] ^= 1 << (bit % 8);
+        wal::DiskFile::write_at(&file, &rotten, 0).unwrap();
+        match wal.read(3, 3, 0) {
+            Ok(found) => assert!(found == whole, "bit {bit}"),
+            Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}"),
+        }
+    }
+}
+
+#[test]
+fn damage_in_the_middle_names_file_offset_and_indexes() {
+    let disk = small_log();
+    let name = format!("{:016x}.wal", 1);
+    let mut bytes = disk.take(&name);
+    // All of the first batch's second half, zeroed: like a torn batch, but others follow.
+    bytes[4096 + 2048..8192].fill(0);
+    disk.put(&name, bytes);
+    let line = refused(&disk).to_string();
+    assert!(line.starts_with("0000000000000001.wal at offset "), "{line}");
+    assert!(line.contains("index 1 to 2: a batch that had been synced is damaged"), "{line}");
+}
+
+#[test]
+fn garbage_at_the_end_is_not_taken_for_a_torn_batch() {
+    let disk = small_log();
+    let name = format!("{:016x}.wal", 2);
+    let mut bytes = disk.take(&name);
+    bytes[4096..4608].fill(0);
+    bytes[4608..5120].fill(0xa5);
+    disk.put(&name, bytes);
+    let line = refused(&disk).to_string();
+    assert!(line.contains("the last batch is damaged and may have been acknowledged"), "{line}");
+}
+
+#[test]
+fn lost_and_foreign_files_are_refused() {
+    let [one, two, three] = [1, 2, 3].map(|number| format!("{number:016x}.wal"));
+    for name in [&one, &two] {
+        let disk = small_log();
+        disk.take(name);
+        let error = refused(&disk);
+        assert!(matches!(&error, WalError::SegmentMissing { file, .. } if file == name), "{error}");
+    }
+    let disk = small_log();
+    let bytes = disk.take(&two);
+    disk.put(&three, bytes);
+    let error = refused(&disk);
+    assert!(matches!(&error, WalError::Foreign { file, .. } if *file == three), "{error}");
+
+    let disk = small_log();
+    for name in [&one, &two] {
+        let bytes = disk.take(name);
+        disk.put(name, bytes[..4096].to_vec());
+        assert!(matches!(refused(&disk), WalError::Damaged { .. }));
+    }
+    let disk = small_log();
+    for copy in 0..4 {
+        disk.take(&format!("META.{copy}"));
+    }
+    assert!(matches!(refused(&disk), WalError::MetaLost { .. }));
+}
+
+#[test]
+fn one_copy_of_meta_is_enough_and_the_newest_wins() {
+    let disk = small_log();
+    let old = disk.files();
+    let (mut wal, _) = open(&disk).unwrap();
+    let hard_state = HardState { term: 9, vote: 0 };
+    wal.append(&Batch { hard_state: Some(hard_state), ..Batch::default() }).unwrap();
+    drop(wal);
+    for newest in 0..4 {
+        let disk = disk.copy();
+        for copy in (0..4).filter(|copy| *copy != newest) {
+            let name = format!("META.{copy}");
+            disk.put(&name, old[&name].clone());
+        }
+        let (_, recovered) = open(&disk).unwrap();
+        assert_eq!(recovered.hard_state, hard_state);
+        assert_eq!(recovered.warnings.len(), 3);
+        assert!(contents(&disk).unwrap().2.is_empty(), "all copies are equal again");
+    }
+}
+
+#[test]
+fn the_first_failed_operation_is_the_last() {
+    let reference = MemoryDisk::default();
+    let run = |disk: &MemoryDisk| -> std::io::Result<()> {
+        let mut wal =
+            Wal::create(disk.clone(), IDENTITY, OPTIONS).map_err(std::io::Error::other)?;
+        for index in 1..=4 {
+            let hard_state = Some(HardState { term: index, vote: 0 });
+            let result = wal.append(&Batch { hard_state, ..batch(index, index..=index, 3000) });
+            if let Err(error) = result {
+                let operations = disk.operations();
+                let last = index - 1;
+                assert!(wal.append(&batch(index, index..=index, 1)).is_err(), "{error}");
+                assert!(wal.release(1).is_err(), "{error}");
+                assert!(wal.read(1, last.max(1), 0).is_err(), "{error}");
+                assert_eq!(disk.operations(), operations, "nothing is tried again");
+                return Err(error);
+            }
+        }
+        wal.release(3)
+    };
+    run(&reference).unwrap();
+    for at in 0..reference.operations() {
+        let disk = MemoryDisk::default();
+        disk.set_fuse(at, Fuse::Once);
+        assert!(run(&disk).is_err(), "operation {at}");
+    }
+}
+
+#[test]
+fn an_append_costs_one_sync() {
+    let disk = MemoryDisk::default();
+    let options = Options { segment_bytes: 1 << 20 };
+    let mut wal = Wal::create(disk.clone(), IDENTITY, options).unwrap();
+    let hard_state = Some(HardState { term: 1, vote: 2 });
+    wal.append(&Batch { hard_state, ..Batch::default() }).unwrap();
+    for index in 0..20 {
+        let before = (disk.syncs(), wal.syncs(), disk.operations());
+        let records = batch(1, index * 50 + 1..=index * 50 + 50, 30).records;
+        wal.append(&Batch { hard_state, records, commit: index * 50 }).unwrap();
+        let after = (disk.syncs(), wal.syncs(), disk.operations());
+        assert_eq!(after, (before.0 + 1, before.1 + 1, before.2 + 2), "one write, one sync");
+    }
+    let before = disk.operations();
+    wal.append(&Batch { commit: 900, ..Batch::default() }).unwrap();
+    assert_eq!(disk.operations(), before, "a commit index alone is not worth a sync");
+    let before = wal.syncs();
+    let hard_state = Some(HardState { term: 2, vote: 2 });
+    wal.append(&Batch { hard_state, ..Batch::default() }).unwrap();
+    assert_eq!(wal.syncs(), before + 4, "one for each copy of META");
+}
+
+#[test]
+fn nonsense_is_refused_and_changes_nothing() {
+    let disk = MemoryDisk::default();
+    let mut wal = Wal::create(disk.clone(), IDENTITY, OPTIONS).unwrap();
+    let hard_state = Some(HardState { term: 2, vote: 0 });
+    wal.append(&Batch { hard_state, ..batch(1, 1..=3, 1) }).unwrap();
+    let before = disk.operations();
+    let mut holes = batch(1, 4..=6, 1);
+    holes.records.remove(1);
+    let older = Batch { hard_state: Some(HardState { term: 1, vote: 0 }), ..batch(1, 4..=4, 1) };
+    for nonsense in [batch(1, 5..=5, 1), batch(1, 0..=0, 1), holes, older] {
+        let error = wal.append(&nonsense).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    }
+    assert_eq!(disk.operations(), before);
+    wal.append(&batch(2, 4..=4, 1)).unwrap();
+}
+
+#[test]
+fn inspect_prints_sound_and_damaged_logs() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, bytes) in small_log().files() {
+        std::fs::write(directory.path().join(name), bytes).unwrap();
+    }
+    let inspect = || {
+        let mut out = Vec::new();
+        let sound = wal::inspect(directory.path(), &mut out).unwrap();
+        (sound, String::from_utf8(out).unwrap())
+    };
+    let (sound, text) = inspect();
+    assert!(sound, "{text}");
+    assert!(text.contains("    3@1 kind 1 3000 bytes"), "{text}");
+    let path = directory.path().join(format!("{:016x}.wal", 1));
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4100] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    let (sound, text) = inspect();
+    assert!(!sound && text.contains("DAMAGED") && text.contains("    3@1 kind 1"), "{text}");
+    let names = std::fs::read_dir(directory.path()).unwrap().count();
+    assert_eq!(names, 6, "nothing was created, not even a lock");
+    assert!(Wal::open(FileDisk::open(directory.path()).unwrap(), OPTIONS).is_err());
+}
