@@ -47,7 +47,7 @@ fn records(term: u64, indexes: std::ops::RangeInclusive<u64>, len: usize) -> Vec
         id: EntryId { term, index },
         kind: (index % 2) as u8,
         // Zeros on purpose: a payload of zeros must not look like sectors never written.
-        payload: Bytes::from(vec![if index % 3 == 0 { 0 } else { index as u8 }; len]),
+        payload: Bytes::from(vec![if index.is_multiple_of(3) { 0 } else { index as u8 }; len]),
     };
     indexes.map(record).collect()
 }
