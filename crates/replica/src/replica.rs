@@ -1,0 +1,387 @@
+//! The round: inputs in, effects out.
+
+use crate::command;
+use crate::entry::{Header, Kind};
+use crate::input::{Input, PeerMessage, RequestId};
+use crate::invariants::Invariants;
+use crate::members::{Member, Members};
+use crate::outbox::{Outbox, Published, Reply};
+use crate::proposals::{Forwards, Pending, Proposals};
+use crate::reads::Reads;
+use bytes::Bytes;
+use raft::{Entry, EntryKind, Index, Node, NodeId, Ready, Refusal, Restored, Status, Term};
+use store::{Revision, Store};
+
+/// How a member behaves.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Consensus: who we are, who the members are, and how patient.
+    pub raft: raft::Config,
+    /// Names this life of this member; never the same twice.
+    pub boot: u64,
+    /// All members, as they are known before the log tells more.
+    pub members: Vec<Member>,
+    /// A request that takes longer than this many ticks is given up.
+    pub request_ticks_max: u32,
+    /// Requests wait for a leader up to this many bytes.
+    pub waiting_bytes_max: usize,
+}
+
+/// One member. See the crate's documentation for what it promises.
+#[derive(Debug)]
+pub struct Replica {
+    id: NodeId,
+    node: Node,
+    store: Store,
+    members: Members,
+    applied: Index,
+    now: u64,
+    request_ticks_max: u64,
+    proposals: Proposals,
+    /// Writes of peers' clients, to be proposed when a hand-over is decided.
+    forwards: Forwards,
+    held: Vec<(Term, Bytes)>,
+    reads: Reads,
+    transfer: Option<Transfer>,
+    /// Something compacted is still there; these wait until it is not.
+    sweeping: bool,
+    swept_for: Vec<(RequestId, Reply)>,
+    taken: u64,
+    answered: u64,
+    published: Option<(Status, Revision, bool)>,
+    members_changed: bool,
+    pub(crate) invariants: Invariants,
+}
+
+#[derive(Debug)]
+struct Transfer {
+    request: RequestId,
+    to: NodeId,
+    deadline: u64,
+}
+
+/// Versions removed in one round after a compaction: a fraction of a millisecond.
+const SWEEP_VERSIONS_MAX: usize = 512;
+
+impl Replica {
+    /// A member that starts with what was on its disk. Its store is filled by what is committed.
+    pub fn new(config: Config, restored: Restored) -> Replica {
+        let id = config.raft.id;
+        Replica {
+            id,
+            node: Node::new(config.raft, restored),
+            store: Store::new(),
+            members: Members::new(config.members),
+            applied: Index(0),
+            now: 0,
+            request_ticks_max: u64::from(config.request_ticks_max),
+            proposals: Proposals::new(id, config.boot, config.waiting_bytes_max),
+            forwards: Forwards::default(),
+            held: Vec::new(),
+            reads: Reads::default(),
+            transfer: None,
+            sweeping: false,
+            swept_for: Vec::new(),
+            taken: 0,
+            answered: 0,
+            published: None,
+            members_changed: true,
+            invariants: Invariants::default(),
+        }
+    }
+
+    /// Takes inputs, as many as there are, and says what follows from them.
+    pub fn handle(&mut self, inputs: impl IntoIterator<Item = Input>, outbox: &mut Outbox) {
+        for input in inputs {
+            self.take(input, outbox);
+        }
+        self.settle(outbox);
+        self.sweep(outbox);
+        self.publish(outbox);
+        Invariants::check(self);
+    }
+
+    /// The state of consensus.
+    pub fn status(&self) -> Status {
+        self.node.status()
+    }
+
+    pub(crate) fn revision(&self) -> Revision {
+        self.store.revision()
+    }
+
+    pub(crate) fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// How many requests came in, and how many were answered or given up by whoever asked.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    pub(crate) fn answered(&self) -> u64 {
+        self.answered
+    }
+
+    /// How many requests wait for something.
+    pub(crate) fn waiting(&self) -> usize {
+        self.proposals.waiting_requests()
+            + self.reads.len()
+            + self.swept_for.len()
+            + usize::from(self.transfer.is_some())
+    }
+
+    pub(crate) fn assert_sound(&self) {
+        self.proposals.assert_sound();
+    }
+
+    fn take(&mut self, input: Input, outbox: &mut Outbox) {
+        match input {
+            Input::Tick => self.tick(outbox),
+            Input::Peer(from, message) => self.on_peer(from, message, outbox),
+            Input::Disconnected(peer) => self.node.disconnected(peer),
+            Input::Propose { request, proposal } => {
+                self.taken += 1;
+                let deadline = self.deadline();
+                if !self.proposals.push(request, proposal, deadline) {
+                    self.reply(outbox, request, Reply::Busy);
+                }
+            }
+            Input::Read { request } => {
+                self.taken += 1;
+                self.reads.push(request, self.deadline());
+            }
+            Input::Persisted(ticket) => self.node.persisted(ticket),
+            Input::Fetched(fetch, entries) => self.node.fetched(fetch, entries),
+            Input::Transfer { request, to } => self.on_transfer(request, to, outbox),
+            Input::Cancel(request) => self.cancel(request),
+        }
+    }
+
+    fn deadline(&self) -> u64 {
+        self.now + self.request_ticks_max
+    }
+
+    fn reply(&mut self, outbox: &mut Outbox, request: RequestId, reply: Reply) {
+        self.answered += 1;
+        outbox.replies.push((request, reply));
+    }
+
+    fn tick(&mut self, outbox: &mut Outbox) {
+        self.now += 1;
+        self.node.tick();
+        let (unproposed, proposed) = self.proposals.take_expired(self.now);
+        for request in unproposed {
+            self.reply(outbox, request, Reply::NoLeader);
+        }
+        for request in proposed.into_iter().chain(self.reads.take_expired(self.now)) {
+            self.reply(outbox, request, Reply::TimedOut);
+        }
+        if let Some(transfer) = self.transfer.take_if(|transfer| transfer.deadline <= self.now) {
+            self.reply(outbox, transfer.request, Reply::TimedOut);
+        }
+    }
+
+    fn on_peer(&mut self, from: NodeId, message: PeerMessage, outbox: &mut Outbox) {
+        match message {
+            // Who speaks was settled when the stream was opened.
+            PeerMessage::Raft(message) if message.from == from => self.node.step(message),
+            PeerMessage::Raft(_) => {}
+            PeerMessage::Forward { term, proposals } => {
+                self.on_forward(from, term, proposals, outbox);
+            }
+            PeerMessage::Refused { boot, sequences } => {
+                for request in self.proposals.take_refused(boot, &sequences) {
+                    self.reply(outbox, request, Reply::Lost);
+                }
+            }
+        }
+    }
+
+    /// Proposes a peer's writes, if we lead in the term that it thinks we do: it can tell from
+    /// the log then what became of them.
+    fn on_forward(&mut self, from: NodeId, term: Term, proposals: Vec<Bytes>, outbox: &mut Outbox) {
+        let status = self.status();
+        if status.term == term && status.leader == Some(self.id) {
+            let new = self.forwards.keep_new(term, proposals);
+            self.held.extend(new.into_iter().map(|proposal| (term, proposal)));
+            return;
+        }
+        let origins = proposals.iter().filter_map(|sealed| Header::decode(sealed).ok());
+        let origins: Vec<_> = origins.map(|(header, _)| header.origin).collect();
+        let Some(boot) = origins.first().map(|origin| origin.boot) else { return };
+        let sequences = origins.iter().map(|origin| origin.sequence).collect();
+        outbox.peers.push((from, PeerMessage::Refused { boot, sequences }));
+    }
+
+    fn on_transfer(&mut self, request: RequestId, to: Option<NodeId>, outbox: &mut Outbox) {
+        self.taken += 1;
+        match self.node.transfer(to) {
+            Ok(to) => {
+                let deadline = self.deadline();
+                let newer = Transfer { request, to, deadline };
+                if let Some(older) = self.transfer.replace(newer) {
+                    self.reply(outbox, older.request, Reply::TimedOut);
+                }
+            }
+            Err(refusal) => self.reply(outbox, request, Reply::TransferRefused(refusal)),
+        }
+    }
+
+    fn cancel(&mut self, request: RequestId) {
+        let before = self.waiting();
+        self.proposals.cancel(request);
+        self.reads.cancel(request);
+        self.swept_for.retain(|(waiter, _)| *waiter != request);
+        if self.transfer.as_ref().is_some_and(|transfer| transfer.request == request) {
+            self.transfer = None;
+        }
+        self.answered += (before - self.waiting()) as u64;
+    }
+
+    /// Lets consensus act until nothing is left to do.
+    fn settle(&mut self, outbox: &mut Outbox) {
+        loop {
+            self.settle_reign(outbox);
+            self.propose(outbox);
+            self.ask_for_reads();
+            let ready = self.node.ready();
+            if is_empty(&ready) {
+                return;
+            }
+            self.carry_out(ready, outbox);
+        }
+    }
+
+    /// A change of leader decides what was given to the one before.
+    fn settle_reign(&mut self, outbox: &mut Outbox) {
+        let Status { leader, term, .. } = self.status();
+        for request in self.proposals.take_lost(leader, term) {
+            self.reply(outbox, request, Reply::Lost);
+        }
+        self.held.retain(|(reign, _)| *reign == term && leader == Some(self.id));
+        if let Some(done) = self.transfer.take_if(|transfer| leader == Some(transfer.to)) {
+            self.reply(outbox, done.request, Reply::Transferred(done.to));
+        }
+    }
+
+    /// Gives what waits to the leader, whoever that is.
+    fn propose(&mut self, outbox: &mut Outbox) {
+        let Status { leader: Some(leader), term, .. } = self.status() else { return };
+        if leader != self.id {
+            if self.proposals.is_waiting() {
+                let proposals = self.proposals.take_waiting(leader, term);
+                outbox.peers.push((leader, PeerMessage::Forward { term, proposals }));
+            }
+            return;
+        }
+        if !self.proposals.is_waiting() && self.held.is_empty() {
+            return;
+        }
+        // Asked with nothing: during a hand-over everything waits.
+        if self.node.propose(Vec::new()) == Err(Refusal::Transferring) {
+            return;
+        }
+        let held = self.held.drain(..).map(|(_, proposal)| proposal);
+        let all = held.chain(self.proposals.take_waiting(leader, term)).collect();
+        self.node.propose(all).expect("it leads and hands nothing over");
+    }
+
+    fn ask_for_reads(&mut self) {
+        if let Some(id) = self.reads.next_to_ask()
+            && self.node.read(id).is_ok()
+        {
+            self.reads.asked(id);
+        }
+    }
+
+    fn carry_out(&mut self, ready: Ready, outbox: &mut Outbox) {
+        let messages = ready.messages.into_iter();
+        outbox.peers.extend(messages.map(|message| (message.to, PeerMessage::Raft(message))));
+        outbox.persists.extend(ready.persist);
+        outbox.fetches.extend(ready.fetches);
+        for entry in ready.committed {
+            self.apply(entry, outbox);
+        }
+        for read in ready.reads {
+            self.reads.confirmed(read);
+        }
+        for read in ready.reads_lost {
+            self.reads.lost(read);
+        }
+        for request in self.reads.take_served(self.applied) {
+            self.reply(outbox, request, Reply::Readable);
+        }
+    }
+
+    fn apply(&mut self, entry: Entry, outbox: &mut Outbox) {
+        assert!(entry.at.index == self.applied.next(), "entries are applied in order");
+        self.applied = entry.at.index;
+        if entry.kind == EntryKind::Noop {
+            return;
+        }
+        let (header, body) = match Header::decode(&entry.payload) {
+            Ok(decoded) => decoded,
+            // Going on without it would make this member differ from those that know it.
+            Err(unknown) => panic!("{}: {unknown}", entry.at),
+        };
+        let reply = self.execute(header.kind, body);
+        if let Some(Pending { request: Some(request), physical, .. }) =
+            self.proposals.applied(header.origin)
+        {
+            if physical && self.sweeping {
+                self.swept_for.push((request, reply));
+            } else {
+                self.reply(outbox, request, reply);
+            }
+        }
+    }
+
+    /// What every member does alike with an entry.
+    fn execute(&mut self, kind: Kind, body: Bytes) -> Reply {
+        if kind == Kind::Publish {
+            let Ok(publish) = command::parse(body) else { return Reply::Malformed };
+            self.members_changed |= self.members.publish(publish);
+            return Reply::Published;
+        }
+        let Ok(command) = command::decode(kind, body) else { return Reply::Malformed };
+        let outcome = self.store.apply(&command);
+        self.sweeping |= kind == Kind::Compact;
+        Reply::Applied { outcome, revision: self.store.revision() }
+    }
+
+    /// Removes a little of what was compacted.
+    fn sweep(&mut self, outbox: &mut Outbox) {
+        if self.sweeping {
+            self.sweeping = self.store.sweep(SWEEP_VERSIONS_MAX);
+        }
+        if !self.sweeping {
+            for (request, reply) in std::mem::take(&mut self.swept_for) {
+                self.reply(outbox, request, reply);
+            }
+        }
+    }
+
+    fn publish(&mut self, outbox: &mut Outbox) {
+        let now = (self.status(), self.store.revision(), self.sweeping);
+        if self.published == Some(now) && !self.members_changed {
+            return;
+        }
+        self.published = Some(now);
+        self.members_changed = false;
+        outbox.published = Some(Published {
+            view: self.store.view(),
+            status: self.status(),
+            members: self.members.all(),
+        });
+    }
+}
+
+fn is_empty(ready: &Ready) -> bool {
+    ready.messages.is_empty()
+        && ready.persist.is_none()
+        && ready.fetches.is_empty()
+        && ready.committed.is_empty()
+        && ready.reads.is_empty()
+        && ready.reads_lost.is_empty()
+}

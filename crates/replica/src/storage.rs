@@ -1,0 +1,189 @@
+//! The glue between consensus and disk: what a [`raft::Persist`] becomes in the log.
+
+use raft::{Entry, EntryKind, Fetch, HardState, Index, NodeId, Persist, Position, Restored};
+use raft::{Message, Term, Ticket};
+use std::fmt;
+use std::io;
+use wal::{Batch, Disk, EntryId, Identity, Options, Preparation, Prepared, Record, Wal, WalError};
+
+/// A member's disk. One thread owns it.
+pub struct Storage<D: Disk> {
+    wal: Wal<D>,
+}
+
+/// A disk that is ready, and what was on it.
+pub struct Started<D: Disk> {
+    /// The disk.
+    pub storage: Storage<D>,
+    /// What consensus starts from.
+    pub restored: Restored,
+    /// Whether the log was made just now.
+    pub is_new: bool,
+    /// One line for everything that was not as it should be and was put right.
+    pub warnings: Vec<String>,
+}
+
+/// Why a member cannot start on this disk. `Display` is one line.
+#[derive(Debug)]
+pub enum StorageError {
+    /// The log cannot be opened.
+    Wal(WalError),
+    /// The log is another member's, or of another cluster.
+    Foreign {
+        /// Whose it is.
+        found: Identity,
+        /// Who wants to use it.
+        wanted: Identity,
+    },
+}
+
+/// Writes that are done.
+#[derive(Debug)]
+pub struct Persisted {
+    /// This one, and all before it.
+    pub ticket: Ticket,
+    /// Promises that are true now.
+    pub then_send: Vec<Message>,
+}
+
+impl<D: Disk> Storage<D> {
+    /// Opens the log, or makes it if there is none.
+    ///
+    /// # Errors
+    /// When there is a log that is damaged, locked, or somebody else's.
+    pub fn start(
+        disk: D,
+        identity: Identity,
+        options: Options,
+    ) -> Result<Started<D>, StorageError> {
+        if !Wal::exists(&disk)? {
+            let storage = Storage { wal: Wal::create(disk, identity, options)? };
+            let restored = Restored::default();
+            return Ok(Started { storage, restored, is_new: true, warnings: Vec::new() });
+        }
+        let (wal, found) = Wal::open(disk, options)?;
+        if found.identity != identity {
+            return Err(StorageError::Foreign { found: found.identity, wanted: identity });
+        }
+        let wal::HardState { term, vote } = found.hard_state;
+        let hard_state = HardState { term: Term(term), vote: (vote != 0).then_some(NodeId(vote)) };
+        let positions = found.entries.into_iter().map(position).collect();
+        let restored = Restored { hard_state, positions, commit: Index(found.commit) };
+        Ok(Started { storage: Storage { wal }, restored, is_new: false, warnings: found.warnings })
+    }
+
+    /// Carries out all that is queued: one write, one sync.
+    ///
+    /// # Errors
+    /// The first one ends the member: what is on the disk is not known any more.
+    ///
+    /// # Panics
+    /// If nothing is queued.
+    pub fn persist(&mut self, queued: Vec<Persist>) -> io::Result<Persisted> {
+        let ticket = queued.last().expect("something is queued").ticket;
+        let mut then_send = Vec::new();
+        let mut batch = Batch::default();
+        for persist in queued {
+            if let Some(HardState { term, vote }) = persist.hard_state {
+                let vote = vote.map_or(0, |id| id.0);
+                batch.hard_state = Some(wal::HardState { term: term.0, vote });
+            }
+            if let Some(first) = persist.entries.first() {
+                // A later write replaces what an earlier one of the same batch would have held.
+                let kept = batch.records.partition_point(|old| old.id.index < first.at.index.0);
+                batch.records.truncate(kept);
+            }
+            batch.records.extend(persist.entries.into_iter().map(record));
+            batch.commit = batch.commit.max(persist.commit.0);
+            then_send.extend(persist.then_send);
+        }
+        // Promises alone need no disk: what they claim was written before.
+        if batch.hard_state.is_some() || !batch.records.is_empty() {
+            self.wal.append(&batch)?;
+        }
+        Ok(Persisted { ticket, then_send })
+    }
+
+    /// Reads entries back.
+    ///
+    /// # Errors
+    /// When the disk does not give back what it was given.
+    pub fn fetch(&self, fetch: Fetch) -> io::Result<Vec<Entry>> {
+        let Fetch { from, to, bytes_max, .. } = fetch;
+        let records = self.wal.read(from.0, to.0, bytes_max)?;
+        records.into_iter().map(entry).collect()
+    }
+
+    /// A segment that should be prepared, on any thread.
+    pub fn wants_segment(&self) -> Option<Preparation<D>> {
+        self.wal.wants_segment()
+    }
+
+    /// Takes a prepared segment.
+    pub fn adopt(&mut self, prepared: Prepared<D>) {
+        self.wal.adopt(prepared);
+    }
+
+    /// Bytes of all files.
+    pub fn bytes_on_disk(&self) -> u64 {
+        self.wal.bytes_on_disk()
+    }
+
+    /// How often anything was synced since the start.
+    pub fn syncs(&self) -> u64 {
+        self.wal.syncs()
+    }
+}
+
+fn position(id: EntryId) -> Position {
+    Position::new(Term(id.term), Index(id.index))
+}
+
+fn record(entry: Entry) -> Record {
+    let kind = match entry.kind {
+        EntryKind::Noop => 0,
+        EntryKind::Command => 1,
+    };
+    let id = EntryId { term: entry.at.term.0, index: entry.at.index.0 };
+    Record { id, kind, payload: entry.payload }
+}
+
+fn entry(record: Record) -> io::Result<Entry> {
+    let at = position(record.id);
+    let kind = match record.kind {
+        0 => EntryKind::Noop,
+        1 => EntryKind::Command,
+        kind => {
+            let why = format!("entry {at} is of kind {kind}, which only a newer release knows");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+    };
+    Ok(Entry { at, kind, payload: record.payload })
+}
+
+impl From<WalError> for StorageError {
+    fn from(error: WalError) -> StorageError {
+        StorageError::Wal(error)
+    }
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StorageError::Wal(error) => error.fmt(f),
+            StorageError::Foreign { found, wanted } if found.cluster != wanted.cluster => write!(
+                f,
+                "the data directory belongs to cluster {:x}, not {:x}: check --data-dir, \
+                 --initial-cluster and --initial-cluster-token",
+                found.cluster, wanted.cluster
+            ),
+            StorageError::Foreign { found, wanted } => write!(
+                f,
+                "the data directory belongs to member {:x}, not {:x}: check --data-dir and --name",
+                found.member, wanted.member
+            ),
+        }
+    }
+}
+
+impl std::error::Error for StorageError {}
