@@ -1,11 +1,56 @@
 //! The multi-version key-value state machine, pure and in memory.
+//!
+//! # Model
+//!
+//! The store maps keys to values and remembers what it was: each applied [`Command`] that changes
+//! at least one key moves the store's one [`Revision`] up by one, and a read may name any revision
+//! that was not compacted. [`Store`] is the one writer. [`Store::view`] gives a [`View`], the store
+//! as it is at that moment: O(1) to take, readable on any thread, never changed again, and in
+//! nobody's way.
+//!
+//! Every version of every key is one record, and every record is held twice, by reference: in a
+//! copy-on-write B+tree ordered by (key, revision), for reads, and in a log ordered by time, for
+//! those who want to know what changed ([`Store::changes`]). A record is *live* if it is the
+//! newest of its key and no tombstone. Nodes of the tree count the live records below them, so
+//! counting a range costs no more than finding its ends.
+//!
+//! # What always holds
+//!
+//! - Applying is a total function of the state and the command: nothing panics it, and every
+//!   member that applies the same commands answers the same, refusals included.
+//! - A command that is refused has changed nothing. All that can refuse a transaction is looked
+//!   for before its first change; carrying it out cannot fail.
+//! - All changes of one command have one revision. The tree holds one record for a key and
+//!   revision, the last that the command made; the log holds them all.
+//! - A compaction takes effect at once for all reads. [`Store::sweep`] frees the memory later, in
+//!   steps as small as the caller wants. When the sweeps run changes no answer but
+//!   [`View::bytes`]. What the compacted revision itself still shows, and the changes made at it,
+//!   deletions included, stay until a later compaction.
+//!
+//! # Never
+//!
+//! The store never reads a clock, draws a random number, does IO, waits, or iterates in an order
+//! that depends on anything but its contents. It keeps no reference to the buffer that a request
+//! came in.
+//!
+//! # Not here yet
+//!
+//! Leases: none exists, so a put that names one is refused, and all records compare as having
+//! none.
 
 mod check;
 mod command;
+mod history;
 mod outcome;
+mod record;
+mod store;
+mod tree;
+mod view;
 
 pub use command::{
     Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, LeaseId,
     Limits, Op, Operand, Put, Range, Refusal, Revision, SortOrder, SortTarget, Txn,
 };
 pub use outcome::{Change, OpOutcome, Outcome, RangeResult, TxnOutcome};
+pub use store::Store;
+pub use view::View;

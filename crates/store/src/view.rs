@@ -1,0 +1,341 @@
+//! Reads: the store as it was when the view was taken, and all that history still holds.
+
+use std::cmp::Ordering;
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+
+use crate::command::{
+    Compare, CompareResult, CompareTarget, KeyValue, LeaseId, Limits, Op, Operand, Range, Refusal,
+    Revision, SortOrder, SortTarget, Txn,
+};
+use crate::outcome::{OpOutcome, RangeResult, TxnOutcome};
+use crate::record::Record;
+use crate::tree::{Place, Tree};
+
+/// So many versions of one key are stepped over before it is searched for instead.
+const STEPS_MAX: u32 = 16;
+
+/// The store at one moment. Cheap to take and to clone; later writes, compactions and sweeps do not
+/// change it. It keeps alive what it shows, so keep it no longer than it is read.
+#[derive(Clone, Debug)]
+pub struct View {
+    pub(crate) tree: Tree,
+    pub(crate) revision: i64,
+    /// The oldest readable revision; -1 before the first compaction.
+    pub(crate) compacted: i64,
+}
+
+/// A range of keys as places in the tree: from the first up to but without the second.
+pub(crate) struct Span<'a> {
+    from: Place<'a>,
+    to: Option<Place<'a>>,
+}
+
+impl<'a> Span<'a> {
+    pub(crate) fn new(key: &'a [u8], range_end: &'a [u8]) -> Span<'a> {
+        let to = match range_end {
+            [] => Some(Place::after(key)),
+            [0] => None,
+            end => Some(Place::before(end)),
+        };
+        Span { from: Place::before(key), to: to.map(|to| to.max(Place::before(key))) }
+    }
+}
+
+impl View {
+    /// The revision of the view.
+    pub fn revision(&self) -> Revision {
+        Revision(self.revision)
+    }
+
+    /// The oldest revision that can be read; -1 if nothing was ever compacted.
+    pub fn compacted(&self) -> i64 {
+        self.compacted
+    }
+
+    /// How many keys exist.
+    pub fn keys(&self) -> u64 {
+        self.tree.live()
+    }
+
+    /// Bytes of keys and values of all versions held, those of history included. The one figure
+    /// that depends on how far the store has been swept.
+    pub fn bytes(&self) -> u64 {
+        self.tree.bytes()
+    }
+
+    /// Reads a range. Costs O(log n + answer) at the view's revision, count included; at an
+    /// older one, or with filters or an order, O(versions in the range).
+    ///
+    /// # Errors
+    /// What [`Range::check`] says, [`Refusal::Compacted`] or [`Refusal::FutureRevision`].
+    pub fn range(&self, range: &Range) -> Result<RangeResult, Refusal> {
+        range.check()?;
+        if range.revision > self.revision {
+            return Err(Refusal::FutureRevision);
+        }
+        if range.revision > 0 && range.revision < self.compacted {
+            return Err(Refusal::Compacted);
+        }
+        Ok(self.read(range))
+    }
+
+    /// Answers a transaction that only reads.
+    ///
+    /// # Errors
+    /// What [`Txn::check`] says, whatever the number of operations; [`Refusal::Compacted`] or
+    /// [`Refusal::FutureRevision`] for a step on the path taken; [`Refusal::KeyNotFound`] if the
+    /// transaction is not read-only ([`Txn::is_read_only`]).
+    pub fn txn(&self, txn: &Txn) -> Result<TxnOutcome, Refusal> {
+        txn.check(&Limits { txn_ops_max: usize::MAX })?;
+        let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
+        let steps = if succeeded { &txn.success } else { &txn.failure };
+        for op in steps {
+            match op {
+                Op::Range(range) => self.readable_in_txn(range)?,
+                _ => return Err(Refusal::KeyNotFound),
+            }
+        }
+        let answer = |op: &Op| match op {
+            Op::Range(range) => {
+                Some(OpOutcome::Range { revision: self.revision(), result: self.read(range) })
+            }
+            _ => None,
+        };
+        Ok(TxnOutcome { succeeded, responses: steps.iter().filter_map(answer).collect() })
+    }
+
+    /// Whether the revision of a range in a transaction can be read. Unlike in a range by itself, a
+    /// negative one counts as a revision: etcd's difference, and its clients see it.
+    pub(crate) fn readable_in_txn(&self, range: &Range) -> Result<(), Refusal> {
+        match range.revision {
+            0 => Ok(()),
+            revision if revision > self.revision => Err(Refusal::FutureRevision),
+            revision if revision < self.compacted => Err(Refusal::Compacted),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a comparison is true.
+    pub(crate) fn holds(&self, compare: &Compare) -> bool {
+        let (mut any, mut all) = (false, true);
+        let span = Span::new(&compare.key, &compare.range_end);
+        self.scan_live(&span, &mut |record| {
+            any = true;
+            all = holds_for(compare, Some(record));
+            if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if any { all } else { holds_for(compare, None) }
+    }
+
+    /// Shows each key that exists, as it is now, in order.
+    pub(crate) fn scan_live<'a>(
+        &'a self,
+        span: &Span<'_>,
+        visit: &mut dyn FnMut(&'a Record) -> ControlFlow<()>,
+    ) {
+        self.tree.scan(span.from, span.to, true, visit);
+    }
+
+    /// The answer to a well-formed range at a readable revision.
+    pub(crate) fn read(&self, range: &Range) -> RangeResult {
+        let span = Span::new(&range.key, &range.range_end);
+        let past = (range.revision > 0 && range.revision < self.revision).then_some(range.revision);
+        let limit = usize::try_from(range.limit).ok().filter(|&limit| limit > 0);
+        // Without an order and filters the cut is made in key order, and only then sorted.
+        let fetch_all = range.sort_order != SortOrder::None || has_filters(range);
+        let mut fetch = if fetch_all { None } else { limit.map(|limit| limit.saturating_add(1)) };
+        if range.count_only {
+            fetch = Some(0);
+        }
+        let (mut found, count) = match past {
+            None => self.fetch_current(&span, fetch),
+            Some(revision) => self.fetch_past(&span, revision, fetch),
+        };
+        found.retain(|record| passes(range, record));
+        sort(&mut found, range);
+        let more = !range.count_only && limit.is_some_and(|limit| found.len() > limit);
+        if let Some(limit) = limit {
+            found.truncate(limit);
+        }
+        let kvs = found.into_iter().map(|record| answer(record, range)).collect();
+        RangeResult { kvs, more, count }
+    }
+
+    fn fetch_current(&self, span: &Span<'_>, fetch: Option<usize>) -> (Vec<&Record>, i64) {
+        let mut found = Vec::new();
+        let wanted = fetch.unwrap_or(usize::MAX);
+        if wanted > 0 {
+            self.scan_live(span, &mut |record| {
+                found.push(record);
+                if found.len() < wanted {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            });
+        }
+        // A fetch that came to its own end has counted already.
+        let count = if found.len() < wanted {
+            found.len() as u64
+        } else {
+            self.tree.count_live(span.from, span.to)
+        };
+        (found, count as i64)
+    }
+
+    fn fetch_past(
+        &self,
+        span: &Span<'_>,
+        revision: i64,
+        fetch: Option<usize>,
+    ) -> (Vec<&Record>, i64) {
+        let (mut found, mut count) = (Vec::new(), 0);
+        let wanted = fetch.unwrap_or(usize::MAX);
+        self.scan_past(span, revision, &mut |record| {
+            count += 1;
+            if found.len() < wanted {
+                found.push(record);
+            }
+        });
+        (found, count)
+    }
+
+    /// Shows each key that existed at a revision, as it was, in order.
+    fn scan_past<'a>(&'a self, span: &Span<'_>, revision: i64, visit: &mut dyn FnMut(&'a Record)) {
+        let mut from = span.from;
+        loop {
+            let mut newest: Option<&'a Record> = None;
+            let mut steps = 0;
+            let mut skip: Option<&'a Record> = None;
+            self.tree.scan(from, span.to, false, &mut |record| {
+                let same = newest.is_some_and(|newest| newest.key() == record.key());
+                steps = if same { steps + 1 } else { 0 };
+                if !same && let Some(done) = newest.filter(|done| shows(done, revision)) {
+                    visit(done);
+                }
+                if !same || record.mod_revision() <= revision {
+                    newest = Some(record);
+                }
+                if steps < STEPS_MAX {
+                    return ControlFlow::Continue(());
+                }
+                // A key with a long history: find its version, and go on behind it.
+                skip = Some(record);
+                ControlFlow::Break(())
+            });
+            let Some(skipped) = skip else {
+                if let Some(done) = newest.filter(|done| shows(done, revision)) {
+                    visit(done);
+                }
+                return;
+            };
+            let done = self.tree.version(skipped.key(), revision);
+            if let Some(done) = done.filter(|done| shows(done, revision)) {
+                visit(done);
+            }
+            from = Place::after(skipped.key());
+        }
+    }
+}
+
+/// Whether the newest version of a key until a revision is a key that exists.
+fn shows(record: &Record, revision: i64) -> bool {
+    record.mod_revision() <= revision && !record.is_tombstone()
+}
+
+fn has_filters(range: &Range) -> bool {
+    range.min_mod_revision != 0
+        || range.max_mod_revision != 0
+        || range.min_create_revision != 0
+        || range.max_create_revision != 0
+}
+
+fn passes(range: &Range, record: &Record) -> bool {
+    let within = |at: i64, min: i64, max: i64| (min == 0 || at >= min) && (max == 0 || at <= max);
+    !has_filters(range)
+        || within(record.mod_revision(), range.min_mod_revision, range.max_mod_revision)
+            && within(
+                record.create_revision(),
+                range.min_create_revision,
+                range.max_create_revision,
+            )
+}
+
+fn sort(found: &mut [&Record], range: &Range) {
+    match range.sort_target {
+        SortTarget::Key | SortTarget::Unknown(_) => {}
+        SortTarget::Version => found.sort_by_key(|record| record.version()),
+        SortTarget::Create => found.sort_by_key(|record| record.create_revision()),
+        SortTarget::Mod => found.sort_by_key(|record| record.mod_revision()),
+        SortTarget::Value => found.sort_by(|a, b| a.value().cmp(b.value())),
+    }
+    if range.sort_order == SortOrder::Descend {
+        found.reverse();
+    }
+}
+
+fn answer(record: &Record, range: &Range) -> KeyValue {
+    let mut kv = record.key_value();
+    if range.keys_only {
+        kv.value = Bytes::new();
+        // etcd 3.7 answers these from its index, which knows no leases, unless values were needed
+        // to sort by.
+        if range.sort_target != SortTarget::Value {
+            kv.lease = LeaseId(0);
+        }
+    }
+    kv
+}
+
+/// Whether a comparison is true of a key, or of the absence of any.
+fn holds_for(compare: &Compare, record: Option<&Record>) -> bool {
+    let number = |stored: fn(&Record) -> i64, given: Option<i64>| {
+        record.map_or(0, stored).cmp(&given.unwrap_or(0))
+    };
+    let order = match compare.target {
+        CompareTarget::Value => match (record, &compare.operand) {
+            // No value is unequal to nothing, too.
+            (None, _) => return false,
+            (Some(record), Operand::Value(given)) => record.value().cmp(given),
+            (Some(record), _) => record.value().cmp(&[]),
+        },
+        CompareTarget::Version => number(
+            Record::version,
+            match compare.operand {
+                Operand::Version(given) => Some(given),
+                _ => None,
+            },
+        ),
+        CompareTarget::Create => number(
+            Record::create_revision,
+            match compare.operand {
+                Operand::Create(given) => Some(given),
+                _ => None,
+            },
+        ),
+        CompareTarget::Mod => number(
+            Record::mod_revision,
+            match compare.operand {
+                Operand::Mod(given) => Some(given),
+                _ => None,
+            },
+        ),
+        CompareTarget::Lease => number(
+            Record::lease,
+            match compare.operand {
+                Operand::Lease(given) => Some(given),
+                _ => None,
+            },
+        ),
+        CompareTarget::Unknown(_) => Ordering::Equal,
+    };
+    match compare.result {
+        CompareResult::Equal => order.is_eq(),
+        CompareResult::Greater => order.is_gt(),
+        CompareResult::Less => order.is_lt(),
+        CompareResult::NotEqual => order.is_ne(),
+        CompareResult::Unknown(_) => true,
+    }
+}
