@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
 
@@ -59,6 +59,8 @@ pub enum Command {
     /// Show the members of the cluster
     #[command(subcommand)]
     Member(Member),
+    /// Measure throughput and latency
+    Bench(Bench),
     /// Print a completion script: `source <(raft-kv completion bash)`
     Completion {
         /// The shell
@@ -251,4 +253,71 @@ pub enum Member {
         #[arg(long, default_value = "l")]
         consistency: String,
     },
+}
+
+/// What a load consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Load {
+    /// Puts of random keys
+    Put,
+    /// Gets of random keys; `bench put` with the same key flags writes them
+    Get,
+    /// Both, as --reads says
+    Mixed,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "Examples:
+  raft-kv bench put --clients 64 --connections 8 --total 100000
+  raft-kv bench get --serializable --duration 30s
+  raft-kv bench mixed --reads 80 --rate 2000 -w json
+
+At a fixed rate, latency counts from when a request should have started, so that a
+stall is seen by all the requests that it held up.")]
+pub struct Bench {
+    /// What to send
+    #[arg(value_enum)]
+    pub(crate) load: Load,
+    /// Requests in flight at most
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) clients: u32,
+    /// Connections that the clients share [default: a sixteenth of the clients, at least one per endpoint]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) connections: Option<u32>,
+    /// Bytes of a key
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(crate) key_size: u32,
+    /// Number of different keys
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) key_space: u64,
+    /// Keys in order instead of at random
+    #[arg(long)]
+    pub(crate) sequential: bool,
+    /// Bytes of a value
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(0..=1_500_000))]
+    pub(crate) value_size: u32,
+    /// Stop after so many requests
+    #[arg(long, conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) total: Option<u64>,
+    /// Stop after this time [default: 10s]
+    #[arg(long, value_parser = duration::parse)]
+    pub(crate) duration: Option<Duration>,
+    /// Requests per second to start, whatever the answers do [default: as fast as answers come]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) rate: Option<u32>,
+    /// Percentage of gets in a mixed load
+    #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) reads: u8,
+    /// Gets of what the asked member has
+    #[arg(long)]
+    pub(crate) serializable: bool,
+    /// Time before anything is counted
+    #[arg(long, default_value = "1s", value_parser = duration::parse)]
+    pub(crate) warm_up: Duration,
+    /// Only the member that leads at the start, instead of all endpoints
+    #[arg(long)]
+    pub(crate) target_leader: bool,
+    /// No progress line
+    #[arg(long)]
+    pub(crate) quiet: bool,
 }

@@ -25,6 +25,7 @@
 //! error as `Error: <text>`.
 
 mod arguments;
+mod bench;
 mod duration;
 mod endpoint;
 mod failure;
@@ -74,6 +75,7 @@ fn dispatch(command: Command, global: &Global, mut program: clap::Command) -> Re
             Command::Compaction(compaction) => keys::compaction(&session, compaction).await,
             Command::Endpoint(command) => endpoint::run(&session, command).await,
             Command::Member(command) => endpoint::member(&session, command).await,
+            Command::Bench(bench) => bench::run(&session, bench).await,
             Command::Completion { .. } => unreachable!("answered above"),
         }
     })
