@@ -144,6 +144,11 @@ pub(crate) fn read_copy<D: Disk>(disk: &D, copy: usize) -> Result<Copy, WalError
     })
 }
 
+/// Reads all copies.
+pub(crate) fn read_copies<D: Disk>(disk: &D) -> Result<Vec<Copy>, WalError> {
+    (0..COPIES).map(|copy| read_copy(disk, copy)).collect()
+}
+
 /// Whether any copy, whole or not, exists.
 pub(crate) fn exists(names: &[String]) -> bool {
     (0..COPIES).any(|copy| names.contains(&Meta::name(copy)))

@@ -105,10 +105,7 @@ impl<D: Disk> Wal<D> {
         if !Wal::exists(&disk)? {
             return Err(WalError::Missing);
         }
-        let mut copies = Vec::new();
-        for copy in 0..COPIES {
-            copies.push(meta::read_copy(&disk, copy)?);
-        }
+        let copies = meta::read_copies(&disk)?;
         let mut meta = meta::newest(&copies)?;
         let names = list(&disk)?;
         let mut recovery = Recovery::run(&disk, meta, &names)?;
@@ -131,38 +128,33 @@ impl<D: Disk> Wal<D> {
             commit: recovery.commit,
             warnings,
         };
-        let wal = match recovery.segments.is_empty() {
-            true => Wal::begin(disk, lock, options, meta, meta_files, syncs)?,
-            false => {
-                let Recovery { chain, commit, places, segments, end, .. } = recovery;
-                let last = segments.last().expect("not empty");
-                let active =
-                    Active { number: last.number, file: last.file.clone(), len: last.len, at: end };
-                let rows = segments.iter().map(|one| Segment {
-                    number: one.number,
-                    len: one.len,
-                    base: one.base,
-                });
-                let segments = rows.collect();
-                let reader = Reader::new(meta.wal_id, places);
-                Wal {
-                    disk,
-                    lock,
-                    options,
-                    meta,
-                    meta_files,
-                    chain,
-                    commit,
-                    reader,
-                    segments,
-                    active,
-                    spares: Vec::new(),
-                    preparing: AtomicBool::new(false),
-                    spare_number: AtomicU64::new(0),
-                    buffer: Vec::new(),
-                    syncs,
-                }
-            }
+        if recovery.segments.is_empty() {
+            return Ok((Wal::begin(disk, lock, options, meta, meta_files, syncs)?, recovered));
+        }
+        let Recovery { chain, commit, places, segments, end, .. } = recovery;
+        let last = segments.last().expect("there are segments");
+        let active =
+            Active { number: last.number, file: last.file.clone(), len: last.len, at: end };
+        let segments = segments
+            .iter()
+            .map(|one| Segment { number: one.number, len: one.len, base: one.base })
+            .collect();
+        let wal = Wal {
+            disk,
+            lock,
+            options,
+            meta,
+            meta_files,
+            chain,
+            commit,
+            reader: Reader::new(meta.wal_id, places),
+            segments,
+            active,
+            spares: Vec::new(),
+            preparing: AtomicBool::new(false),
+            spare_number: AtomicU64::new(0),
+            buffer: Vec::new(),
+            syncs,
         };
         Ok((wal, recovered))
     }
