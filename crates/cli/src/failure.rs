@@ -39,6 +39,11 @@ impl Failure {
     }
 
     #[cfg(test)]
+    pub(crate) fn code(&self) -> u8 {
+        self.code
+    }
+
+    #[cfg(test)]
     pub(crate) fn message(&self) -> &str {
         &self.message
     }

@@ -209,3 +209,76 @@ pub(crate) fn parse_i64(text: &str, radix: u32) -> Result<i64, String> {
         format!("strconv.ParseInt: parsing {}: {why}", quote(text.as_bytes()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::arguments::TxnLine;
+
+    /// What a command line is refused with.
+    fn refusal(line: &str) -> Failure {
+        let words = line.split(' ').map(|word| if word == "''" { "" } else { word });
+        let request = match TxnLine::try_parse_from(words).expect("clap takes it") {
+            TxnLine::Put(put) => put_request(put, false).map(drop),
+            TxnLine::Get(get) => get_request(get).map(drop),
+            TxnLine::Del(del) => del_request(del).map(drop),
+        };
+        request.expect_err(line)
+    }
+
+    #[test]
+    fn refusals_are_etcdctls() {
+        // Exit codes and texts as etcdctl 3.7.3 gave them.
+        let get = "get command needs one argument as key and an optional argument as range_end";
+        let del = "del command needs one argument as key and an optional argument as range_end";
+        let table = [
+            ("get", 128, get),
+            ("get a b --prefix", 128, RANGE_AND_END),
+            ("get a --prefix --from-key", 128, BOTH_RANGES),
+            (
+                "get a --keys-only --count-only",
+                128,
+                "`--keys-only` and `--count-only` cannot be set at the same time, choose one",
+            ),
+            ("get a --sort-by nope", 4, "bad sort target nope"),
+            ("get a --order nope", 4, "bad sort order nope"),
+            ("get a --consistency x", 4, "unknown consistency flag \"x\""),
+            ("del", 128, del),
+            ("del a b c", 128, del),
+            ("del p q --range --prefix", 128, RANGE_AND_END),
+            ("del p --prefix --from-key", 128, BOTH_RANGES),
+            ("put", 128, "put command needs 1 argument and input from stdin or 2 arguments"),
+            (
+                "put x 3 --ignore-value",
+                128,
+                "put command needs only 1 argument when 'ignore-value' is set",
+            ),
+            (
+                "put x 1 --lease zz",
+                128,
+                "bad lease ID (strconv.ParseInt: parsing \"zz\": invalid syntax), expecting ID in Hex",
+            ),
+            (
+                "put x 1 --lease 99999999999999999",
+                128,
+                "bad lease ID (strconv.ParseInt: parsing \"99999999999999999\": value out of range), \
+                 expecting ID in Hex",
+            ),
+        ];
+        for (line, code, message) in table {
+            let failure = refusal(line);
+            assert_eq!((failure.code(), failure.message()), (code, message), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_empty_prefix_is_every_key() {
+        let every = client::Get::range(&b"\0"[..], &b"\0"[..]);
+        for line in [["get", "", "--prefix"], ["get", "", "--from-key"]] {
+            let TxnLine::Get(get) = TxnLine::try_parse_from(line).unwrap() else { panic!() };
+            assert_eq!(get_request(get).unwrap(), every);
+        }
+    }
+}
