@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use clap::ArgAction::Set;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::duration;
@@ -36,7 +37,9 @@ pub struct Global {
     pub(crate) write_out: String,
 
     /// Print byte strings (simple) and ids (fields, json) in hexadecimal
-    #[arg(long, global = true, help_heading = "Global options")]
+    #[arg(long, global = true, help_heading = "Global options", action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) hex: bool,
 }
 
@@ -94,13 +97,19 @@ pub struct Put {
     #[arg(long, default_value = "0")]
     pub(crate) lease: String,
     /// Show what was replaced
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) prev_kv: bool,
     /// Keep the value that the key has
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) ignore_value: bool,
     /// Keep the lease that the key has
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) ignore_lease: bool,
 }
 
@@ -132,22 +141,32 @@ pub struct Get {
     #[arg(long, default_value_t = 0)]
     pub(crate) limit: i64,
     /// Keys that begin with KEY
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) prefix: bool,
     /// Keys from KEY on
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) from_key: bool,
     /// As of this revision
     #[arg(long, default_value_t = 0)]
     pub(crate) rev: i64,
     /// Keys without values
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) keys_only: bool,
     /// The number of keys alone (needs -w fields)
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) count_only: bool,
     /// Values without keys (needs -w simple)
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) print_value_only: bool,
     /// Only keys created at or after this revision
     #[arg(long, default_value_t = 0)]
@@ -176,16 +195,24 @@ pub struct Del {
     #[arg(value_name = "KEY")]
     pub(crate) args: Vec<OsString>,
     /// Keys that begin with KEY
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) prefix: bool,
     /// Show what was deleted
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) prev_kv: bool,
     /// Keys from KEY on
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) from_key: bool,
     /// Delete KEY to END at once, without two seconds to think again
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) range: bool,
 }
 
@@ -209,7 +236,9 @@ Conditions compare version (ver), create (c), mod (m), value (val) or lease (in 
 )]
 pub struct Txn {
     /// Say what is expected next
-    #[arg(long, short = 'i')]
+    #[arg(long, short = 'i', action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) interactive: bool,
     #[arg(hide = true)]
     pub(crate) args: Vec<OsString>,
@@ -223,7 +252,9 @@ pub struct Compaction {
     #[arg(value_name = "REVISION")]
     pub(crate) args: Vec<String>,
     /// Wait until the space is free
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) physical: bool,
 }
 
@@ -241,7 +272,9 @@ pub enum Endpoint {
   raft-kv endpoint status --cluster -w table")]
 pub struct Endpoints {
     /// All members, as the first endpoint that answers lists them
-    #[arg(long)]
+    #[arg(long, action = Set, num_args = 0..=1, require_equals = true, default_value_t = false,
+        default_missing_value = "true", hide_default_value = true, hide_possible_values = true,
+        value_parser = clap::builder::BoolishValueParser::new(), value_name = "BOOL")]
     pub(crate) cluster: bool,
 }
 
