@@ -172,18 +172,24 @@ pub(crate) struct Forwards {
 }
 
 impl Forwards {
-    /// Keeps those that were not proposed in this term yet.
-    pub(crate) fn keep_new(&mut self, term: Term, proposals: Vec<Bytes>) -> Vec<Bytes> {
+    /// Keeps those of `from` that were not proposed in this term yet.
+    pub(crate) fn keep_new(
+        &mut self,
+        from: NodeId,
+        term: Term,
+        proposals: Vec<Bytes>,
+    ) -> Vec<Bytes> {
         if term != self.term {
             *self = Forwards { term, seen: BTreeMap::new() };
         }
         let is_new = |sealed: &Bytes| match Header::decode(sealed) {
-            Ok((Header { origin, .. }, _)) => {
+            // A member forwards what its own clients asked for, nothing else.
+            Ok((Header { origin, .. }, _)) if origin.member == from => {
                 let seen = self.seen.entry((origin.member, origin.boot)).or_default();
                 add(seen, origin.sequence)
             }
             // A peer of another release sends what we do not know: it is not proposed.
-            Err(_) => false,
+            Ok(_) | Err(_) => false,
         };
         proposals.into_iter().filter(is_new).collect()
     }

@@ -203,7 +203,7 @@ impl Replica {
     fn on_forward(&mut self, from: NodeId, term: Term, proposals: Vec<Bytes>, outbox: &mut Outbox) {
         let status = self.status();
         if status.term == term && status.leader == Some(self.id) {
-            let new = self.forwards.keep_new(term, proposals);
+            let new = self.forwards.keep_new(from, term, proposals);
             self.held.extend(new.into_iter().map(|proposal| (term, proposal)));
             return;
         }
