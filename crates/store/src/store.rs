@@ -131,7 +131,7 @@ impl Store {
             tree.remove(Place { key, revision: older.mod_revision() });
         }
         // Asked of the tree, not of the change: a transaction that deleted the key may have put it
-        // again, at the same revision (see scripts/compact_keeps_what_was_deleted_and_put_at_once).
+        // again, at the same revision.
         let here = tree.version(key, revision);
         if here.is_some_and(|here| here.mod_revision() == revision && here.is_tombstone()) {
             tree.remove(Place { key, revision });
@@ -284,5 +284,57 @@ fn change(record: &Record) -> Change {
         Change::Delete { key: kv.key, revision: kv.mod_revision }
     } else {
         Change::Put(kv)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `check` refuses, carried out all the same.
+    fn unchecked(store: &mut Store, ops: Vec<Op>) -> TxnOutcome {
+        let revision = store.view.revision + 1;
+        let mut batch = Batch { store, revision, changed: false };
+        let txn = Txn { success: ops, ..Txn::default() };
+        let outcome = batch.txn(&txn, &mut [true].into_iter());
+        assert!(batch.changed);
+        store.view.revision = revision;
+        outcome
+    }
+
+    fn delete(key: &'static str, range_end: &'static str) -> Op {
+        let range_end = range_end.into();
+        Op::DeleteRange(DeleteRange { key: key.into(), range_end, prev_kv: false })
+    }
+
+    fn put(key: &'static str) -> Put {
+        Put { key: key.into(), value: "v".into(), ..Put::default() }
+    }
+
+    /// It kills an etcd member for good. Here it cannot get this far; nor would it matter.
+    #[test]
+    fn keeping_the_value_of_what_was_just_deleted_is_not_fatal() {
+        let mut store = Store::new();
+        store.apply(&Command::Put(put("a"))).unwrap();
+        let keep = Put { value: "".into(), ignore_value: true, ignore_lease: true, ..put("a") };
+        unchecked(&mut store, vec![delete("a", "\0"), Op::Put(keep), Op::Empty]);
+        let kept = store.view.tree.live_version(b"a").unwrap().key_value();
+        assert_eq!((kept.value, kept.version, kept.create_revision.0), ("".into(), 1, 3));
+    }
+
+    /// Compacted at just that revision, an etcd member loses the key, then all others.
+    #[test]
+    fn what_is_deleted_and_put_at_one_revision_outlives_its_compaction() {
+        let mut store = Store::new();
+        store.apply(&Command::Put(put("a"))).unwrap();
+        unchecked(&mut store, vec![delete("a", ""), Op::Put(put("a"))]);
+        for next in ["b", "c"] {
+            let revision = store.revision().0;
+            store.apply(&Command::Compact(Compact { revision })).unwrap();
+            while store.sweep(1) {}
+            assert!(store.view.tree.live_version(b"a").is_some());
+            store.apply(&Command::Put(put(next))).unwrap();
+        }
+        assert_eq!(store.view().keys(), 3);
     }
 }

@@ -87,8 +87,6 @@ struct Separator {
 /// What happened below when a record was inserted.
 struct Inserted {
     split: Option<(Separator, Node)>,
-    /// The record became the first of its leaf: its predecessor is in another.
-    first: bool,
     replaced_bytes: u64,
 }
 
@@ -131,16 +129,11 @@ impl Tree {
             let children = vec![Child::of(left), Child::of(Arc::new(right))];
             self.root = Arc::new(Node::Branch(Branch { separators: vec![separator], children }));
         }
-        if inserted.first {
-            let older = Place { key: place.key, revision: place.revision.saturating_sub(1) };
-            let older = self.root.last_until(older).filter(|older| older.key() == place.key);
-            if let Some(older) = older.cloned() {
-                Arc::make_mut(&mut self.root).retire(Place::of(&older));
-            }
-        }
     }
 
-    /// Takes a record out, if it is there. No other record becomes live by that.
+    /// Takes a record out, if it is there. The newest of its key may go only when it is the last:
+    /// no other record becomes live, and the next version of the key will find its predecessor
+    /// beside it in its leaf, since no separator between the two outlives the newer one.
     pub(crate) fn remove(&mut self, place: Place<'_>) {
         let Some(record) = self.root.last_until(place).filter(|found| Place::of(found) == place)
         else {
@@ -296,22 +289,6 @@ impl Node {
         inserted
     }
 
-    /// The record at the place is not live any more.
-    fn retire(&mut self, place: Place<'_>) {
-        match self {
-            Node::Leaf(leaf) => {
-                let at = leaf.index_of(place);
-                leaf.live &= !(1 << at);
-            }
-            Node::Branch(branch) => {
-                let at = branch.child_of(place);
-                let child = &mut branch.children[at];
-                Arc::make_mut(&mut child.node).retire(place);
-                child.live = child.node.live();
-            }
-        }
-    }
-
     /// Takes out the record at the place, which is there.
     fn remove(&mut self, place: Place<'_>) {
         match self {
@@ -360,6 +337,7 @@ impl Leaf {
 
     fn insert(&mut self, place: Place<'_>, record: Record) -> Inserted {
         let at = self.index_of(place);
+        // The predecessor is in this leaf, see `Tree::remove`.
         let bit = u64::from(!record.is_tombstone()) << at;
         let older = at.checked_sub(1);
         if let Some(older) = older.filter(|&older| self.records[older].key() == place.key) {
@@ -369,14 +347,14 @@ impl Leaf {
             let replaced_bytes = same.payload_len();
             *same = record;
             self.live = self.live & !(1 << at) | bit;
-            return Inserted { split: None, first: at == 0, replaced_bytes };
+            return Inserted { split: None, replaced_bytes };
         }
         if self.records.len() == self.records.capacity() {
             self.records.reserve_exact(NODE_MAX / 4);
         }
         self.records.insert(at, record);
         self.live = self.live & mask(at) | bit | (self.live & !mask(at)) << 1;
-        Inserted { split: None, first: at == 0, replaced_bytes: 0 }
+        Inserted { split: None, replaced_bytes: 0 }
     }
 }
 

@@ -110,7 +110,7 @@ fn well_formed_op(op: &Op) -> Result<(), Refusal> {
         return Err(Refusal::KeyNotProvided);
     }
     match op {
-        Op::Put(put) if put.ignore_value && put.value != "" => Err(Refusal::ValueProvided),
+        Op::Put(put) if put.ignore_value && !put.value.is_empty() => Err(Refusal::ValueProvided),
         Op::Put(put) if put.ignore_lease && put.lease.0 != 0 => Err(Refusal::LeaseProvided),
         Op::Range(range)
             if matches!(range.sort_order, SortOrder::Unknown(_))
