@@ -43,8 +43,11 @@ impl Candidate {
         assert!(core.hard_state.vote.is_none(), "one vote a term");
         core.hard_state.vote = Some(core.config.id);
         let last = core.log.last();
+        // A promise, too: a candidate that forgot that it asked could ask again in the same term
+        // with another log, and votes for the one would count for the other
+        // (see scripts/a_candidate_asks_when_its_term_and_log_are_on_disk).
         for peer in core.peers() {
-            core.send(peer, Body::Vote { last, transfer });
+            core.promise(peer, Body::Vote { last, transfer });
         }
         Candidate::new(core, Phase::Campaign)
     }

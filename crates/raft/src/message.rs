@@ -32,7 +32,7 @@ pub enum Body {
         /// Whether the asker would have the vote.
         granted: bool,
     },
-    /// Vote for me (section 5.2).
+    /// Vote for me (section 5.2). A promise that the sender's term, vote and log are on its disk.
     Vote {
         /// The last entry of the candidate's log.
         last: Position,

@@ -337,6 +337,9 @@ fn check_promise(message: &Message, disk: &DiskImage) {
         Body::Appended { matched } => {
             assert!(disk.entries.len() as u64 >= matched.0, "{message}: the entries are on disk");
         }
+        Body::Vote { last, .. } => {
+            assert!(disk.entries.len() as u64 >= last.index.0, "{message}: the log is on disk");
+        }
         ref body => panic!("{body} is no promise"),
     }
 }
