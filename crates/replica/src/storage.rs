@@ -1,6 +1,8 @@
 //! The glue between consensus and disk: what a [`raft::Persist`] becomes in the log.
 
-use raft::{Entry, EntryKind, Fetch, HardState, Index, NodeId, Persist, Position, Restored};
+use raft::{
+    Entry, EntryKind, Fetch, FetchFor, HardState, Index, NodeId, Persist, Position, Restored,
+};
 use raft::{Message, Term, Ticket};
 use std::fmt;
 use std::io;
@@ -104,14 +106,19 @@ impl<D: Disk> Storage<D> {
         Ok(Persisted { ticket, then_send })
     }
 
-    /// Reads entries back.
+    /// Reads entries back. Those for a peer may have been cut off since they were asked for, when
+    /// a new leader's log is shorter; then there are none.
     ///
     /// # Errors
     /// When the disk does not give back what it was given.
     pub fn fetch(&self, fetch: Fetch) -> io::Result<Vec<Entry>> {
-        let Fetch { from, to, bytes_max, .. } = fetch;
-        let records = self.wal.read(from.0, to.0, bytes_max)?;
-        records.into_iter().map(entry).collect()
+        let Fetch { purpose, from, to, bytes_max } = fetch;
+        match self.wal.read(from.0, to.0, bytes_max) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && purpose != FetchFor::Apply => {
+                Ok(Vec::new())
+            }
+            read => read?.into_iter().map(entry).collect(),
+        }
     }
 
     /// A segment that should be prepared, on any thread.
