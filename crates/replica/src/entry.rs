@@ -87,6 +87,16 @@ impl Proposal {
         self
     }
 
+    /// What the request is.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Bytes of the entry's payload.
+    pub(crate) fn bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// Bytes of the request.
     pub fn request_bytes(&self) -> usize {
         self.buffer.len() - HEADER_BYTES
@@ -102,6 +112,12 @@ impl Proposal {
         header.put_u64_le(origin.boot);
         header.put_u64_le(origin.sequence);
         self.buffer.freeze()
+    }
+
+    /// Takes back what was sealed, to be sealed anew; copies only what is still shared.
+    pub(crate) fn unseal(kind: Kind, sealed: Bytes, physical: bool) -> Proposal {
+        let buffer = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        Proposal { kind, buffer, physical }
     }
 }
 
@@ -158,6 +174,19 @@ mod tests {
         let (header, body) = Header::decode(&sealed).expect("known");
         assert_eq!(header, Header { kind: Kind::Compact, origin });
         assert_eq!(body, prost::Message::encode_to_vec(&request));
+    }
+
+    #[test]
+    fn what_is_sealed_anew_leaves_copies_alone() {
+        let request = proto::etcdserverpb::CompactionRequest { revision: 7, physical: true };
+        let origin = Origin { member: NodeId(1), boot: 2, sequence: 3 };
+        let first = Proposal::new(Kind::Compact, &request).seal(origin);
+        let copy = first.clone();
+        let again = Origin { sequence: 4, ..origin };
+        let second = Proposal::unseal(Kind::Compact, first, false).seal(again);
+        let (header, body) = Header::decode(&copy).expect("known");
+        assert_eq!(header.origin, origin);
+        assert_eq!(Header::decode(&second), Ok((Header { origin: again, ..header }, body)));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::input::RequestId;
 use raft::{Index, ReadId, ReadReady};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A read, and the tick after which nobody waits for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +71,8 @@ impl Reads {
         self.take_if(|waiter| waiter.deadline <= now)
     }
 
-    pub(crate) fn cancel(&mut self, request: RequestId) {
-        self.take_if(|waiter| waiter.request == request);
+    pub(crate) fn cancel(&mut self, requests: &BTreeSet<RequestId>) {
+        self.take_if(|waiter| requests.contains(&waiter.request));
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -10,6 +10,7 @@ use crate::proposals::{Forwards, Pending, Proposals};
 use crate::reads::Reads;
 use bytes::Bytes;
 use raft::{Entry, EntryKind, Index, Node, NodeId, Ready, Refusal, Restored, Status, Term};
+use std::collections::{BTreeMap, BTreeSet};
 use store::{Revision, Store};
 
 /// How a member behaves.
@@ -37,12 +38,16 @@ pub struct Replica {
     applied: Index,
     now: u64,
     request_ticks_max: u64,
+    forward_bytes_max: usize,
     proposals: Proposals,
-    /// Writes of peers' clients, to be proposed when a hand-over is decided.
+    /// Writes of peers' clients: those decided about, and those of this round to be proposed in
+    /// this term.
     forwards: Forwards,
-    held: Vec<(Term, Bytes)>,
+    forwarded: Vec<(Term, Bytes)>,
     reads: Reads,
     transfer: Option<Transfer>,
+    /// Requests of this round that nobody waits for any more.
+    cancelled: BTreeSet<RequestId>,
     /// Something compacted is still there; these wait until it is not.
     sweeping: bool,
     swept_for: Vec<(RequestId, Reply)>,
@@ -69,6 +74,7 @@ impl Replica {
         let id = config.raft.id;
         Replica {
             id,
+            forward_bytes_max: config.raft.append_bytes_max,
             node: Node::new(config.raft, restored),
             store: Store::new(),
             members: Members::new(config.members),
@@ -77,7 +83,8 @@ impl Replica {
             request_ticks_max: u64::from(config.request_ticks_max),
             proposals: Proposals::new(id, config.boot, config.waiting_bytes_max),
             forwards: Forwards::default(),
-            held: Vec::new(),
+            forwarded: Vec::new(),
+            cancelled: BTreeSet::new(),
             reads: Reads::default(),
             transfer: None,
             sweeping: false,
@@ -95,6 +102,7 @@ impl Replica {
         for input in inputs {
             self.take(input, outbox);
         }
+        self.cancel();
         self.settle(outbox);
         self.sweep(outbox);
         self.publish(outbox);
@@ -132,7 +140,9 @@ impl Replica {
     }
 
     pub(crate) fn assert_sound(&self) {
-        self.proposals.assert_sound();
+        let Status { leader, term, .. } = self.status();
+        self.proposals.assert_sound(leader, term);
+        assert!(self.forwarded.is_empty(), "what was forwarded is decided about in its round");
     }
 
     fn take(&mut self, input: Input, outbox: &mut Outbox) {
@@ -154,7 +164,9 @@ impl Replica {
             Input::Persisted(ticket) => self.node.persisted(ticket),
             Input::Fetched(fetch, entries) => self.node.fetched(fetch, entries),
             Input::Transfer { request, to } => self.on_transfer(request, to, outbox),
-            Input::Cancel(request) => self.cancel(request),
+            Input::Cancel(request) => {
+                self.cancelled.insert(request);
+            }
         }
     }
 
@@ -170,6 +182,7 @@ impl Replica {
     fn tick(&mut self, outbox: &mut Outbox) {
         self.now += 1;
         self.node.tick();
+        self.proposals.tick();
         let (unproposed, proposed) = self.proposals.take_expired(self.now);
         for request in unproposed {
             self.reply(outbox, request, Reply::NoLeader);
@@ -191,9 +204,7 @@ impl Replica {
                 self.on_forward(from, term, proposals, outbox);
             }
             PeerMessage::Refused { boot, sequences } => {
-                for request in self.proposals.take_refused(boot, &sequences) {
-                    self.reply(outbox, request, Reply::Lost);
-                }
+                self.proposals.refused(from, boot, &sequences);
             }
         }
     }
@@ -201,17 +212,21 @@ impl Replica {
     /// Proposes a peer's writes, if we lead in the term that it thinks we do: it can tell from
     /// the log then what became of them.
     fn on_forward(&mut self, from: NodeId, term: Term, proposals: Vec<Bytes>, outbox: &mut Outbox) {
-        let status = self.status();
-        if status.term == term && status.leader == Some(self.id) {
-            let new = self.forwards.keep_new(from, term, proposals);
-            self.held.extend(new.into_iter().map(|proposal| (term, proposal)));
-            return;
+        let leads = self.leads(term);
+        if leads {
+            self.forwards.lead(term);
         }
-        let origins = proposals.iter().filter_map(|sealed| Header::decode(sealed).ok());
-        let origins: Vec<_> = origins.map(|(header, _)| header.origin).collect();
-        let Some(boot) = origins.first().map(|origin| origin.boot) else { return };
-        let sequences = origins.iter().map(|origin| origin.sequence).collect();
-        outbox.peers.push((from, PeerMessage::Refused { boot, sequences }));
+        let new = self.forwards.take_new(from, term, proposals);
+        if leads {
+            self.forwarded.extend(new.into_iter().map(|proposal| (term, proposal)));
+        } else {
+            refuse(&new, outbox);
+        }
+    }
+
+    fn leads(&self, term: Term) -> bool {
+        let status = self.status();
+        status.term == term && status.leader == Some(self.id)
     }
 
     fn on_transfer(&mut self, request: RequestId, to: Option<NodeId>, outbox: &mut Outbox) {
@@ -228,14 +243,17 @@ impl Replica {
         }
     }
 
-    fn cancel(&mut self, request: RequestId) {
-        let before = self.waiting();
-        self.proposals.cancel(request);
-        self.reads.cancel(request);
-        self.swept_for.retain(|(waiter, _)| *waiter != request);
-        if self.transfer.as_ref().is_some_and(|transfer| transfer.request == request) {
-            self.transfer = None;
+    /// All at once: when a cluster hangs, thousands give up together.
+    fn cancel(&mut self) {
+        if self.cancelled.is_empty() {
+            return;
         }
+        let before = self.waiting();
+        let cancelled = std::mem::take(&mut self.cancelled);
+        self.proposals.cancel(&cancelled);
+        self.reads.cancel(&cancelled);
+        self.swept_for.retain(|(waiter, _)| !cancelled.contains(waiter));
+        self.transfer.take_if(|transfer| cancelled.contains(&transfer.request));
         self.answered += (before - self.waiting()) as u64;
     }
 
@@ -259,7 +277,10 @@ impl Replica {
         for request in self.proposals.take_lost(leader, term) {
             self.reply(outbox, request, Reply::Lost);
         }
-        self.held.retain(|(reign, _)| *reign == term && leader == Some(self.id));
+        let leads = |of: Term| of == term && leader == Some(self.id);
+        let deposed = self.forwarded.extract_if(.., |(of, _)| !leads(*of));
+        let deposed: Vec<Bytes> = deposed.map(|(_, proposal)| proposal).collect();
+        refuse(&deposed, outbox);
         if let Some(done) = self.transfer.take_if(|transfer| leader == Some(transfer.to)) {
             self.reply(outbox, done.request, Reply::Transferred(done.to));
         }
@@ -268,22 +289,27 @@ impl Replica {
     /// Gives what waits to the leader, whoever that is.
     fn propose(&mut self, outbox: &mut Outbox) {
         let Status { leader: Some(leader), term, .. } = self.status() else { return };
+        let waits = self.proposals.is_waiting(leader, term);
         if leader != self.id {
-            if self.proposals.is_waiting() {
+            if waits {
                 let proposals = self.proposals.take_waiting(leader, term);
-                outbox.peers.push((leader, PeerMessage::Forward { term, proposals }));
+                forward(leader, term, proposals, self.forward_bytes_max, outbox);
             }
             return;
         }
-        if !self.proposals.is_waiting() && self.held.is_empty() {
+        if !waits && self.forwarded.is_empty() {
             return;
         }
-        // Asked with nothing: during a hand-over everything waits.
+        let forwarded: Vec<Bytes> =
+            self.forwarded.drain(..).map(|(_, proposal)| proposal).collect();
+        // Asked with nothing: during a hand-over ours wait, and those of others go home, from
+        // where they find the new leader.
         if self.node.propose(Vec::new()) == Err(Refusal::Transferring) {
+            refuse(&forwarded, outbox);
             return;
         }
-        let held = self.held.drain(..).map(|(_, proposal)| proposal);
-        let all = held.chain(self.proposals.take_waiting(leader, term)).collect();
+        let own = self.proposals.take_waiting(leader, term);
+        let all = forwarded.into_iter().chain(own).collect();
         self.node.propose(all).expect("it leads and hands nothing over");
     }
 
@@ -374,6 +400,33 @@ impl Replica {
             status: self.status(),
             members: self.members.all(),
         });
+    }
+}
+
+/// Forwards proposals in their order: in one message, unless that would be larger than an append.
+fn forward(leader: NodeId, term: Term, waiting: Vec<Bytes>, bytes_max: usize, outbox: &mut Outbox) {
+    let mut proposals = Vec::new();
+    let mut bytes = 0;
+    for proposal in waiting {
+        if bytes > 0 && bytes + proposal.len() > bytes_max {
+            let proposals = std::mem::take(&mut proposals);
+            outbox.peers.push((leader, PeerMessage::Forward { term, proposals }));
+            bytes = 0;
+        }
+        bytes += proposal.len();
+        proposals.push(proposal);
+    }
+    outbox.peers.push((leader, PeerMessage::Forward { term, proposals }));
+}
+
+/// Tells the origins of these that they were not proposed, and will not be.
+fn refuse(proposals: &[Bytes], outbox: &mut Outbox) {
+    let mut refused: BTreeMap<(NodeId, u64), Vec<u64>> = BTreeMap::new();
+    for (Header { origin, .. }, _) in proposals.iter().flat_map(Header::decode) {
+        refused.entry((origin.member, origin.boot)).or_default().push(origin.sequence);
+    }
+    for ((member, boot), sequences) in refused {
+        outbox.peers.push((member, PeerMessage::Refused { boot, sequences }));
     }
 }
 

@@ -14,6 +14,10 @@ fn is_forward(message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Forward { .. })
 }
 
+fn is_refused(message: &PeerMessage) -> bool {
+    matches!(message, PeerMessage::Refused { .. })
+}
+
 fn is_read_request(message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Raft(raft) if matches!(raft.body, Body::ReadRequest { .. }))
 }
@@ -225,6 +229,52 @@ fn forwards_that_arrive_in_another_order_are_all_proposed() {
     }
 }
 
+/// The leader hands over to a peer that does not answer, and refuses proposals meanwhile.
+fn handing_over(seed: u64) -> (Cluster, raft::NodeId, raft::NodeId, RequestId) {
+    let (mut cluster, leader) = Cluster::led(3, seed);
+    let follower = cluster.follower();
+    let deaf = cluster.alive().into_iter().find(|id| *id != leader && *id != follower).unwrap();
+    cluster.cut = vec![(leader, deaf)];
+    let request = cluster.request();
+    cluster.round(leader, vec![Input::Transfer { request, to: Some(deaf) }]);
+    (cluster, leader, follower, request)
+}
+
+#[test]
+fn a_refused_forward_is_retried() {
+    let (mut cluster, leader, follower, transfer) = handing_over(13);
+    let requests: Vec<RequestId> = ["a", "b"].map(|key| cluster.put(follower, key, "v")).into();
+    let own = cluster.put(leader, "c", "v");
+    cluster.settle();
+    assert!(requests.iter().chain([&own]).all(|request| cluster.reply(*request).is_none()));
+    cluster.tick(14);
+    let revisions: Vec<_> = requests.iter().map(|id| put_at(cluster.reply(*id)).unwrap()).collect();
+    assert!(revisions.is_sorted(), "in order");
+    assert!(put_at(cluster.reply(own)).is_some());
+    cluster.tick(60);
+    assert_eq!(cluster.reply(transfer), Some(&Reply::TimedOut));
+}
+
+#[test]
+fn a_refusal_or_a_forward_that_arrives_late_changes_nothing() {
+    let (mut cluster, leader, follower, _) = handing_over(14);
+    let request = cluster.put(follower, "k", "v");
+    let forward = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    cluster.deliver(forward.clone());
+    let refused = cluster.take(|envelope| is_refused(&envelope.message)).pop().unwrap();
+    cluster.deliver(refused.clone());
+    cluster.deliver(refused.clone());
+    // The origin forwards again at the next tick, under another number, until it is taken.
+    cluster.tick(12);
+    cluster.deliver(refused.clone());
+    cluster.deliver(forward);
+    cluster.tick(4);
+    cluster.deliver(refused);
+    cluster.tick(4);
+    assert_eq!(put_at(cluster.reply(request)), Some(2));
+    assert_eq!(cluster.get(leader, "k").unwrap().version, 1, "proposed once");
+}
+
 #[test]
 fn nonsense_from_a_peer_is_not_proposed() {
     let (mut cluster, leader) = Cluster::led(3, 15);
@@ -416,4 +466,34 @@ fn a_member_alone_answers_only_after_its_own_sync() {
     assert_eq!(cluster.reply(request), None, "it is not on disk yet");
     cluster.run_disk(leader);
     assert_eq!(put_at(cluster.reply(request)), Some(2));
+}
+
+#[test]
+fn a_hand_over_loses_no_write_of_a_followers_clients() {
+    let (mut cluster, leader) = Cluster::led(3, 27);
+    let follower = cluster.follower();
+    let target = cluster.alive().into_iter().find(|id| *id != leader && *id != follower).unwrap();
+    let request = cluster.request();
+    cluster.round(leader, vec![Input::Transfer { request, to: Some(target) }]);
+    // The leader refuses while it hands over; the follower turns to the new one.
+    let write = cluster.put(follower, "k", "v");
+    let forward = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    cluster.deliver(forward);
+    let refused = cluster.take(|envelope| is_refused(&envelope.message)).pop().unwrap();
+    cluster.deliver(refused);
+    cluster.settle();
+    assert_eq!(cluster.leader(), Some(target));
+    cluster.tick(4);
+    assert!(put_at(cluster.reply(write)).is_some(), "{:?}", cluster.reply(write));
+}
+
+#[test]
+fn what_a_peer_wanted_and_is_cut_off_by_now_is_nothing() {
+    let cluster = Cluster::new(1, 28);
+    let fetch = |purpose| {
+        let (from, to, bytes_max) = (Index(7), Index(9), 100);
+        cluster.life(id(1)).storage.fetch(raft::Fetch { purpose, from, to, bytes_max })
+    };
+    assert_eq!(fetch(raft::FetchFor::Peer(id(2))).unwrap(), []);
+    assert!(fetch(raft::FetchFor::Apply).is_err(), "what is committed is there");
 }
