@@ -213,6 +213,14 @@ pub struct Txn {
     pub failure: Vec<Op>,
 }
 
+impl Txn {
+    /// Whether every direct step of both branches is a range, so that a [`crate::View`] can answer
+    /// it. True for a transaction without steps; a nested transaction makes it a write.
+    pub fn is_read_only(&self) -> bool {
+        self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
+    }
+}
+
 /// Gives up the history below a revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compact {
