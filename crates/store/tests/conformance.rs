@@ -159,3 +159,14 @@ fn only_ranges_make_a_transaction_read_only() {
         assert!(!branches(vec![write], vec![read()]).is_read_only());
     }
 }
+
+#[test]
+fn a_view_is_read_on_any_thread() {
+    fn everywhere<T: Send + Sync + 'static>(_: &T) {}
+    let mut store = filled();
+    let view = store.view();
+    everywhere(&view);
+    let reader = std::thread::spawn(move || view.range(&all()).unwrap());
+    store.apply(&Command::DeleteRange(delete("\0", "\0"))).unwrap();
+    assert_eq!(reader.join().unwrap().count, 3);
+}
