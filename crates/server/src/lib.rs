@@ -1,1 +1,6 @@
-//! Placeholder.
+//! One member process: threads, gRPC, HTTP.
+
+pub mod config;
+pub mod flags;
+pub mod identity;
+pub mod urls;
