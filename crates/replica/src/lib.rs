@@ -22,6 +22,22 @@
 //! - A read is served by a view that holds everything that was acknowledged before it was asked.
 //!   All reads that wait share one confirmation.
 //!
+//! # Why nothing is proposed twice
+//!
+//! What was handed to a leader is handed to nobody else, unless that leader says that it did not
+//! propose it and never will ([`PeerMessage::Refused`]). Messages may be lost, doubled, late and
+//! out of order, members may restart, and still:
+//!
+//! - A leader decides about each number once in its term: to propose it or to refuse it. It
+//!   remembers which, so a second copy of a forward does nothing.
+//! - A forward names the term of the leader it is for. A member decides only for the last term
+//!   that it led in this life; of others it does not know what it proposed, and is silent. The
+//!   origin sees the new term, and answers [`Reply::Lost`].
+//! - Each handing over has a number of its own. A write that was refused gets another one, so a
+//!   second copy of the refusal names a number that nobody waits for.
+//!
+//! A forward that is lost on its way costs its client the wait for [`Reply::TimedOut`].
+//!
 //! **Never**: spawns, sleeps, reads a clock, does IO by itself, draws chance.
 
 mod command;

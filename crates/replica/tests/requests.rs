@@ -497,3 +497,82 @@ fn what_a_peer_wanted_and_is_cut_off_by_now_is_nothing() {
     assert_eq!(fetch(raft::FetchFor::Peer(id(2))).unwrap(), []);
     assert!(fetch(raft::FetchFor::Apply).is_err(), "what is committed is there");
 }
+
+#[test]
+fn a_forward_of_an_earlier_term_is_not_proposed_by_the_same_leader() {
+    let (mut cluster, leader) = Cluster::led(3, 29);
+    let follower = cluster.follower();
+    let write = cluster.put(follower, "k", "v");
+    let forward = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    cluster.deliver(forward.clone());
+    cluster.tick(4);
+    assert!(put_at(cluster.reply(write)).is_some());
+    for to in [follower, leader] {
+        let (from, request) = (cluster.leader().unwrap(), cluster.request());
+        cluster.round(from, vec![Input::Transfer { request, to: Some(to) }]);
+        cluster.tick(4);
+        assert_eq!(cluster.leader(), Some(to));
+    }
+    cluster.deliver(forward);
+    assert!(!cluster.network.iter().any(|envelope| is_refused(&envelope.message)), "nor refused");
+    cluster.tick(4);
+    assert_eq!(cluster.get(leader, "k").unwrap().version, 1);
+}
+
+/// A write of these entries, "index@term" each.
+fn persist(ticket: u64, entries: &[(u64, u64)], vote: u64) -> Persist {
+    let entry = |&(index, term): &(u64, u64)| Entry {
+        at: Position::new(Term(term), Index(index)),
+        kind: EntryKind::Command,
+        payload: Bytes::from(format!("{index}@{term}")),
+    };
+    let term = entries.last().map_or(Term(9), |(_, term)| Term(*term));
+    Persist {
+        ticket: Ticket(ticket),
+        hard_state: Some(HardState { term, vote: Some(id(vote)) }),
+        entries: entries.iter().map(entry).collect(),
+        commit: Index(1),
+        then_send: Vec::new(),
+    }
+}
+
+#[test]
+fn writes_that_are_queued_together_replace_each_other_in_order() {
+    let mut cluster = Cluster::new(1, 30);
+    let life = cluster.slots.get_mut(&id(1)).unwrap().life.as_mut().unwrap();
+    let before = life.storage.syncs();
+    let queued = vec![
+        persist(1, &[(1, 1), (2, 1), (3, 1)], 1),
+        persist(2, &[(3, 2), (4, 2), (5, 2)], 2),
+        persist(3, &[(2, 3)], 3),
+        persist(4, &[(3, 3)], 2),
+    ];
+    assert_eq!(life.storage.persist(queued).unwrap().ticket, Ticket(4));
+    assert!(life.storage.syncs() - before <= 5, "one batch, and META's four copies");
+    let fetch = raft::Fetch {
+        purpose: raft::FetchFor::Apply,
+        from: Index(1),
+        to: Index(3),
+        bytes_max: 1000,
+    };
+    let found = life.storage.fetch(fetch).unwrap();
+    let found: Vec<&[u8]> = found.iter().map(|entry| &entry.payload[..]).collect();
+    assert_eq!(found, [b"1@1", b"2@3", b"3@3"]);
+}
+
+#[test]
+fn term_vote_and_log_are_restored_after_a_loss_of_power() {
+    let mut cluster = Cluster::new(1, 31);
+    let life = cluster.slots.get_mut(&id(1)).unwrap().life.as_mut().unwrap();
+    life.storage.persist(vec![persist(1, &[(1, 1), (2, 1)], 1)]).unwrap();
+    life.storage.persist(vec![persist(2, &[], 3)]).unwrap();
+    cluster.crash(id(1), || false);
+    let disk = cluster.slots[&id(1)].disk.clone();
+    let identity = wal::Identity { cluster: cluster::CLUSTER, member: 1 };
+    let started = replica::Storage::start(disk, identity, wal::Options::default()).unwrap();
+    let restored = started.restored;
+    assert_eq!(restored.hard_state, HardState { term: Term(9), vote: Some(id(3)) });
+    let position = |index| Position::new(Term(1), Index(index));
+    assert_eq!(restored.positions, [position(1), position(2)]);
+    assert!(!started.is_new);
+}
