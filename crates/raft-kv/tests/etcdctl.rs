@@ -169,6 +169,7 @@ fn mask_word<'a>(word: &'a str, is_status: bool, before: &str) -> &'a str {
         // Who leads, how large, how far, which version.
         "true" | "false" if is_status && !before.ends_with("\"health\":") => "BOOL",
         _ if is_status && has_digit => "#",
+        "B" | "kB" | "MB" | "GB" if is_status => "BYTES",
         _ => word,
     }
 }
