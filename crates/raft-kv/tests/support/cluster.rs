@@ -78,6 +78,8 @@ pub struct Member {
     pub peer_port: u16,
     pub folder: PathBuf,
     pub flags: Vec<String>,
+    /// A program and its arguments that run the member's command line, if any.
+    pub wrapper: Vec<String>,
     process: Option<Child>,
 }
 
@@ -107,6 +109,11 @@ impl Member {
     /// The member's command line, ready to run.
     pub fn command(&self) -> Command {
         let mut command = self.kind.command();
+        if let [program, arguments @ ..] = self.wrapper.as_slice() {
+            let mut outer = Command::new(program);
+            outer.args(arguments).arg(command.get_program()).args(command.get_args());
+            command = outer;
+        }
         command.args(&self.flags).stdin(Stdio::null()).env_remove("ETCDCTL_API");
         command
     }
@@ -197,7 +204,16 @@ impl Cluster {
                     "--initial-cluster-state=new".to_owned(),
                 ];
                 flags.extend(more_flags.iter().map(|flag| (*flag).to_owned()));
-                Member { kind, name, client_port, peer_port, folder, flags, process: None }
+                Member {
+                    kind,
+                    name,
+                    client_port,
+                    peer_port,
+                    folder,
+                    flags,
+                    wrapper: Vec::new(),
+                    process: None,
+                }
             })
             .collect();
         Cluster { members, folder: Some(folder) }
