@@ -17,6 +17,7 @@ use proto::etcdserverpb as pb;
 use support::alone;
 use support::cluster::{Cluster, Kind, Member, free_port};
 use support::kv::Connection;
+use support::program::deep_txn;
 use support::random::Random;
 
 /// Runs to the end; a member that serves instead is killed, and the test fails.
@@ -209,6 +210,11 @@ fn garbage_on_the_ports_stops_no_member() {
             shout(member.client_port, &mut random);
             shout(member.peer_port, &mut random);
             garbage_calls(member, &mut random).await;
+        }
+        let connection = Connection::new(&cluster.endpoints()[0], Duration::from_secs(10));
+        for depth in [130, 1000] {
+            let refusal = connection.txn(deep_txn(depth)).await.unwrap_err();
+            assert_ne!(refusal.code(), tonic::Code::Unavailable, "{depth} levels: {refusal}");
         }
         cluster.serves().await;
         for member in &mut cluster.members {

@@ -22,6 +22,8 @@ pub type Answered = Result<Bytes, Status>;
 ///   nobody can act on it. The code is compared.
 /// * The text for a method that does not exist: ours also says of those that etcd has
 ///   and we have not yet that they are not served yet. The code is compared.
+/// * Transactions nested deeper than some 48 levels, which etcd takes up to 128, are
+///   undecodable to us: programs leave them out.
 /// * Keys that a sort finds equal have no order, neither by the API nor in etcd,
 ///   whose sort is not stable; a limit may cut among them anywhere.
 pub fn difference(step: &Step, ours: &Answered, theirs: &Answered) -> Option<String> {

@@ -280,7 +280,10 @@ impl Program {
         let range = pb::RangeRequest { key: "a".into(), ..Default::default() };
         let op = pb::RequestOp { request: Some(Op::RequestRange(range)) };
         let compare = pb::Compare { key: "a".into(), ..Default::default() };
-        match self.random.below(4) {
+        match self.random.below(5) {
+            // Deeper than this our decoder refuses what etcd takes (it goes to 128): a
+            // bound that keeps a message from exhausting the stack; see `bad_input`.
+            4 => deep_txn(*self.random.pick(&[10, 30, 45])),
             0 => pb::TxnRequest { compare: vec![compare; count], ..Default::default() },
             1 => pb::TxnRequest { success: vec![op; count], ..Default::default() },
             2 => pb::TxnRequest { failure: vec![op; count], ..Default::default() },
@@ -342,6 +345,16 @@ impl Program {
         ]);
         Step::Raw { path, message: Step::Range(self.range()).message() }
     }
+}
+
+/// Transactions in transactions, `depth` levels of them.
+pub fn deep_txn(depth: usize) -> pb::TxnRequest {
+    let mut txn = pb::TxnRequest::default();
+    for _ in 0..depth {
+        let op = pb::RequestOp { request: Some(Op::RequestTxn(txn)) };
+        txn = pb::TxnRequest { success: vec![op], ..Default::default() };
+    }
+    txn
 }
 
 fn ops_mut(txn: &mut pb::TxnRequest) -> impl Iterator<Item = &mut Op> {
