@@ -12,7 +12,7 @@
 //! | `prepare` | fills the next segment of the log, now and then |
 //! | main | starts, waits for a signal, stops |
 //!
-//! A write crosses two seams: from a network thread to the node and back ([`desk`]). What is read
+//! A write crosses two seams: from a network thread to the node and back (`desk`). What is read
 //! is the state that the node last published, an [`arc_swap::ArcSwap`]: no lock, and no waiting
 //! for a write or a sync.
 //!
