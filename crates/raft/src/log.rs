@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 ///
 /// - The terms of all entries are held as runs, so every question about a (term, index) is
 ///   answered here. Payloads are held for a tail bounded by bytes; older ones are on disk.
-/// - `applied <= committed <= last`, `applied <= durable <= last`; committed and applied never go
-///   back, and nothing at or below `committed` is ever replaced.
+/// - `applied <= committed <= last`, `durable <= last`; committed and applied never go back, and
+///   nothing at or below `committed` is ever replaced.
 /// - An entry leaves the tail only when it is durable and applied; what is not in the tail is
 ///   on disk.
 #[derive(Debug)]
@@ -208,14 +208,9 @@ impl Log {
         self.committed = self.committed.max(index.min(self.last));
     }
 
-    /// The last index that may be applied: committed, and on this member's own disk.
-    pub(crate) fn applicable(&self) -> Index {
-        self.committed.min(self.durable)
-    }
-
     /// Counts entries up to `index` as applied.
     pub(crate) fn apply(&mut self, index: Index) {
-        assert!(index <= self.applicable(), "only what is committed and durable is applied");
+        assert!(index <= self.committed, "only committed entries are applied");
         assert!(index >= self.applied, "what is applied stays applied");
         self.applied = index;
         self.evict();
@@ -230,7 +225,6 @@ impl Log {
     pub(crate) fn assert_sound(&self) {
         assert!(self.applied <= self.committed, "only committed entries are applied");
         assert!(self.committed <= self.last, "only entries that exist are committed");
-        assert!(self.applied <= self.durable, "only durable entries are applied");
         assert!(self.durable <= self.last, "only entries that exist are durable");
         assert!(self.tail.back().is_none_or(|e| e.at == self.last()), "the tail ends the log");
         assert!(self.tail.len() as u64 <= self.last.0, "the tail is part of the log");

@@ -639,9 +639,11 @@ impl Core {
         self.committed.extend(entries);
     }
 
-    /// Moves what may be applied to `committed`, or asks the disk for it.
+    /// Moves what may be applied to `committed`, or asks the disk for it. What is committed is on
+    /// a quorum of disks; ours need not be one of them. If we lose it, we lose what we applied
+    /// too, and get both again.
     fn apply(&mut self) {
-        let (from, to) = (self.log.applied().next(), self.log.applicable());
+        let (from, to) = (self.log.applied().next(), self.log.committed());
         if from > to || self.applying_from_disk {
             return;
         }

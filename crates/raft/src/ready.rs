@@ -15,7 +15,8 @@ pub struct Ready {
     /// Entries to be read back from the log on disk.
     pub fetches: Vec<Fetch>,
     /// Committed entries for the state machine, each index exactly once and in order. They count
-    /// as applied from here on. All of them are on this member's own disk.
+    /// as applied from here on. They are on a quorum of disks, and need not be on this member's
+    /// own: a state machine that outlives its process must not run ahead of the log.
     pub committed: Vec<Entry>,
     /// Reads that may be served once the state machine has applied their index.
     pub reads: Vec<ReadReady>,
