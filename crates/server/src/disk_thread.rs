@@ -17,6 +17,8 @@ pub enum Work<D: Disk> {
     Fetch(Fetch),
     /// A segment is ready to be used.
     Prepared(Prepared<D>),
+    /// Let go of the log. What was asked before is done.
+    Stop,
 }
 
 /// Where the disk's results go.
@@ -29,7 +31,7 @@ pub struct Results<D: Disk> {
     pub work: Sender<Work<D>>,
 }
 
-/// Works until nobody asks any more.
+/// Works until it is told to stop.
 ///
 /// # Errors
 /// The first failure of the disk. Whatever was asked for then must be taken as not done, and
@@ -42,6 +44,7 @@ pub fn run<D: Disk>(
     let mut preparing = false;
     while let Ok(first) = queue.recv() {
         let mut persists = Vec::new();
+        let mut stop = false;
         for work in std::iter::once(first).chain(queue.try_iter()) {
             match work {
                 Work::Persist(persist) => persists.push(persist),
@@ -53,6 +56,7 @@ pub fn run<D: Disk>(
                     storage.adopt(segment);
                     preparing = false;
                 }
+                Work::Stop => stop = true,
             }
         }
         if !persists.is_empty() {
@@ -63,6 +67,9 @@ pub fn run<D: Disk>(
             }
             results.peers.flush();
             let _ = results.inbox.send(Mail::Inputs(vec![Input::Persisted(done.ticket)]));
+        }
+        if stop {
+            break;
         }
         if !preparing && let Some(preparation) = storage.wants_segment() {
             preparing = true;

@@ -17,9 +17,9 @@ use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
@@ -143,14 +143,21 @@ fn bind(urls: &[Url], flag: &'static str) -> Result<Vec<TcpListener>, StartError
         .collect()
 }
 
-/// A member that runs. [`Running::stop`] ends it in good order; dropping it ends it as well, but
-/// waits for nothing.
+/// A member that runs, until [`Running::stop`].
 pub struct Running {
     member: Arc<Member>,
+    outgoing: Arc<Outgoing>,
     inbox: mpsc::Sender<Mail>,
+    /// Ends the network threads, once what is under way is done.
     stop: watch::Sender<bool>,
+    /// Ends the peers' thread.
+    part: watch::Sender<bool>,
     control: Runtime,
-    threads: Vec<JoinHandle<()>>,
+    node: JoinHandle<()>,
+    disk: JoinHandle<()>,
+    disk_work: mpsc::Sender<Work<FileDisk>>,
+    peers: JoinHandle<()>,
+    networks: Vec<JoinHandle<()>>,
 }
 
 /// Starts a member and returns once it serves clients, or `given_up` says to stop waiting.
@@ -177,39 +184,63 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     );
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
+    let (part, parted) = watch::channel(false);
     let (inbox, mail) = mpsc::channel();
     let (counter, mut kits) = Counter::new(config.network_threads + 1, &inbox);
     let replica = Replica::new(replica_config(&config)?, restored);
     let published = first_published(&config, &replica);
     let member = Arc::new(Member { config, published, stopping: AtomicBool::new(false) });
-    let peers = member.config.members.keys().map(|id| NodeId(id.0));
-    let outgoing = Arc::new(Outgoing::new(peers));
-    let mut threads = Vec::new();
-    let disk = start_disk(storage, &inbox, &outgoing)?;
+    let ids = member.config.members.keys().map(|id| NodeId(id.0));
+    let outgoing = Arc::new(Outgoing::new(ids));
+    let (disk, disk_work) = start_disk(storage, &inbox, &outgoing)?;
     let deliveries = Deliveries {
         published: Arc::clone(&member.published),
         peers: Arc::clone(&outgoing),
-        disk,
+        disk: disk_work.clone(),
         counter,
     };
-    threads.push(start_node(replica, &member.config, mail, deliveries)?);
+    let node = start_node(replica, &member.config, mail, deliveries)?;
     let transport = Transport::new(&member.config, Arc::clone(&outgoing), inbox.clone());
-    threads.push(start_peers(transport, listeners.peers, stopped.clone())?);
+    let peers = start_peers(transport, listeners.peers, parted)?;
     let control_kit = kits.pop().expect("one desk more than network threads");
-    control.block_on(async {
-        desk::open(control_kit);
-        for listener in listeners.early_pages {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            let serving = clients::serve_pages(listener, Arc::clone(&member), stopped.clone());
-            tokio::spawn(serving);
-        }
-        Ok::<_, io::Error>(())
-    })?;
-    let running = Running { member, inbox, stop, control, threads };
-    if !running.control.block_on(running.join(&outgoing, given_up)) {
+    serve_early(&control, control_kit, listeners.early_pages, &member, &stopped)?;
+    let networks = Vec::new();
+    let running = Running {
+        member,
+        outgoing,
+        inbox,
+        stop,
+        part,
+        control,
+        node,
+        disk,
+        disk_work,
+        peers,
+        networks,
+    };
+    if !running.control.block_on(running.join(given_up)) {
+        running.stop();
         return Ok(None);
     }
     running.serve(listeners.clients, listeners.pages, kits, &stopped).map(Some)
+}
+
+/// Gives the main thread its desk, and serves the pages that do not wait for the member to join.
+fn serve_early(
+    control: &Runtime,
+    kit: DeskKit,
+    listeners: Vec<TcpListener>,
+    member: &Arc<Member>,
+    stopped: &watch::Receiver<bool>,
+) -> io::Result<()> {
+    control.block_on(async {
+        desk::open(kit);
+        for listener in listeners {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            tokio::spawn(clients::serve_pages(listener, Arc::clone(member), stopped.clone()));
+        }
+        Ok(())
+    })
 }
 
 fn open_data(config: &Config) -> Result<Started<FileDisk>, StartError> {
@@ -234,13 +265,6 @@ fn open_data(config: &Config) -> Result<Started<FileDisk>, StartError> {
 fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
     let tick = config.heartbeat / TICKS_PER_HEARTBEAT;
     let ticks = |time: Duration| (time.as_micros() / tick.as_micros().max(1)) as u32;
-    let members = config.members.iter().map(|(id, member)| replica::Member {
-        id: NodeId(id.0),
-        name: member.name.clone(),
-        peer_urls: member.peer_urls.iter().map(Url::to_string).collect(),
-        client_urls: Vec::new(),
-        is_learner: false,
-    });
     let seed = chance()?;
     info!(seed, "chance");
     Ok(replica::Config {
@@ -257,7 +281,7 @@ fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
             tail_bytes_max: TAIL_BYTES_MAX,
         },
         boot: chance()?,
-        members: members.collect(),
+        members: replica_members(config),
         request_ticks_max: ticks(config.request_timeout()),
         waiting_bytes_max: WAITING_BYTES_MAX,
     })
@@ -301,20 +325,19 @@ fn start_disk(
     storage: Storage<FileDisk>,
     inbox: &mpsc::Sender<Mail>,
     outgoing: &Arc<Outgoing>,
-) -> io::Result<mpsc::Sender<Work<FileDisk>>> {
+) -> io::Result<(JoinHandle<()>, mpsc::Sender<Work<FileDisk>>)> {
     let (work, queue) = mpsc::channel();
     let results = disk_thread::Results {
         inbox: inbox.clone(),
         peers: Arc::clone(outgoing),
         work: work.clone(),
     };
-    // Not waited for at the end: it may hang in the disk, and owes nobody anything then.
-    std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
+    let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
         if let Err(error) = disk_thread::run(storage, &queue, &results) {
             crate::fatal(&format!("the disk failed, this member ends: {error}"));
         }
     })?;
-    Ok(work)
+    Ok((thread, work))
 }
 
 fn start_node(
@@ -381,7 +404,7 @@ async fn accept_peers(listener: tokio::net::TcpListener, transport: Transport) {
 impl Running {
     /// Makes this member's name and addresses known through the log: when that is applied here,
     /// there is a leader and this member has caught up with it.
-    async fn join(&self, outgoing: &Outgoing, given_up: impl Fn() -> bool) -> bool {
+    async fn join(&self, given_up: impl Fn() -> bool) -> bool {
         let config = &self.member.config;
         let publish = proto::log::Publish {
             member_id: config.member_id.0,
@@ -403,7 +426,7 @@ impl Running {
                     Err(_) => {
                         complained = Instant::now();
                         warn!(
-                            connected = outgoing.connected(),
+                            connected = self.outgoing.connected(),
                             peers = config.members.len() - 1,
                             "waits for a leader; clients are not served yet"
                         );
@@ -432,7 +455,7 @@ impl Running {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let (member, stopped) = (Arc::clone(&self.member), stopped.clone());
             let thread = std::thread::Builder::new().name(format!("net-{number}"));
-            self.threads.push(thread.spawn(move || {
+            self.networks.push(thread.spawn(move || {
                 runtime.block_on(async move {
                     desk::open(kit);
                     clients::serve(member, dealt, stopped).await;
@@ -481,21 +504,20 @@ impl Running {
         self.control.block_on(self.hand_over());
         self.member.stopping.store(true, Ordering::Relaxed);
         let _ = self.stop.send(true);
-        let Running { inbox, control, threads, member, .. } = self;
-        let waits: Weak<Member> = Arc::downgrade(&member);
-        drop(member);
-        let mut threads = threads.into_iter();
-        let node = threads.next();
-        // The network threads finish what is under way; the node answers until they have.
-        for thread in threads {
+        // What is under way still needs peers and node: they end last.
+        for thread in self.networks {
             let _ = thread.join();
         }
-        let _ = inbox.send(Mail::Stop);
-        if let Some(node) = node {
-            let _ = node.join();
+        let _ = self.part.send(true);
+        let _ = self.peers.join();
+        let _ = self.inbox.send(Mail::Stop);
+        let _ = self.node.join();
+        let _ = self.disk_work.send(Work::Stop);
+        // It may hang in the disk, and owes nobody anything any more.
+        let deadline = Instant::now() + FINISH_PATIENCE;
+        while !self.disk.is_finished() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(1));
         }
-        drop(control);
-        drop(waits);
         info!("stopped");
     }
 
@@ -505,14 +527,21 @@ impl Running {
         if status.leader != Some(status.id) || self.member.config.members.len() == 1 {
             return;
         }
-        let patience = 2 * self.member.config.election;
+        let deadline = Instant::now() + 2 * self.member.config.election;
         let asked = desk::ask(0, |request| Input::Transfer { request, to: None });
-        match tokio::time::timeout(patience, asked).await {
-            Ok(Reply::Transferred(to)) => {
-                info!(to = format_args!("{:x}", to.0), "handed leadership over");
+        let mut asked = std::pin::pin!(asked);
+        // When the whole cluster stops there is soon nobody left to wait for.
+        while Instant::now() < deadline && self.outgoing.connected() > 0 {
+            match tokio::time::timeout(Duration::from_millis(20), asked.as_mut()).await {
+                Ok(Reply::Transferred(to)) => {
+                    info!(to = format_args!("{:x}", to.0), "handed leadership over");
+                    return;
+                }
+                Ok(_) => break,
+                Err(_) => {}
             }
-            Ok(_) | Err(_) => warn!("nobody took over leadership in time"),
         }
+        warn!("nobody took leadership over");
     }
 }
 

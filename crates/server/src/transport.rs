@@ -293,20 +293,21 @@ impl Inner {
         let Hello { cluster_id, from, to, protocol_version } = *hello;
         if cluster_id != self.cluster.0 {
             return Err(format!(
-                "it is of cluster {cluster_id:x}, this member {:x} of cluster {}",
+                "the stream is for cluster {cluster_id:x}, and member {:x} is of cluster {}; \
+                 compare --initial-cluster and --initial-cluster-token",
                 self.own.0, self.cluster
             ));
         }
         if to != self.own.0 {
-            return Err(format!("it looks for member {to:x}, this is {:x}", self.own.0));
+            return Err(format!("the stream is for member {to:x}, and this is {:x}", self.own.0));
         }
         if !self.urls.contains_key(&NodeId(from)) {
             return Err(format!("{from:x} is no member of cluster {}", self.cluster));
         }
         if protocol_version != PROTOCOL_VERSION {
             return Err(format!(
-                "it speaks version {protocol_version} of the protocol between members, \
-                 this member version {PROTOCOL_VERSION}"
+                "the stream is of version {protocol_version} of the protocol between members, and \
+                 this member speaks version {PROTOCOL_VERSION}"
             ));
         }
         Ok(())
