@@ -200,24 +200,19 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
         counter,
     };
     let node = start_node(replica, &member.config, mail, deliveries)?;
-    let transport = Transport::new(&member.config, Arc::clone(&outgoing), inbox.clone());
+    let transport = Transport::new(
+        &member.config,
+        Arc::clone(&outgoing),
+        inbox.clone(),
+        Arc::clone(&member.published),
+    );
     let peers = start_peers(transport, listeners.peers, parted)?;
     let control_kit = kits.pop().expect("one desk more than network threads");
     serve_early(&control, control_kit, listeners.early_pages, &member, &stopped)?;
     let networks = Vec::new();
-    let running = Running {
-        member,
-        outgoing,
-        inbox,
-        stop,
-        part,
-        control,
-        node,
-        disk,
-        disk_work,
-        peers,
-        networks,
-    };
+    #[rustfmt::skip]
+    let running =
+        Running { member, outgoing, inbox, stop, part, control, node, disk, disk_work, peers, networks };
     if !running.control.block_on(running.join(given_up)) {
         running.stop();
         return Ok(None);
@@ -412,6 +407,18 @@ impl Running {
             client_urls: config.advertise_client_urls.iter().map(Url::to_string).collect(),
         };
         let mut complained = Instant::now();
+        // Whom the others know by name has something on its disk: with an empty disk it is refused
+        // from then on.
+        while self.member.published.load().status.durable == raft::Index(0) {
+            if given_up() {
+                return false;
+            }
+            if complained.elapsed() >= JOIN_COMPLAINT_INTERVAL {
+                complained = Instant::now();
+                self.say_why_it_waits();
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         loop {
             let proposal = Proposal::new(replica::Kind::Publish, &publish);
             let asked = desk::ask(0, |request| Input::Propose { request, proposal });
@@ -425,11 +432,7 @@ impl Running {
                     Err(_) if complained.elapsed() < JOIN_COMPLAINT_INTERVAL => {}
                     Err(_) => {
                         complained = Instant::now();
-                        warn!(
-                            connected = self.outgoing.connected(),
-                            peers = config.members.len() - 1,
-                            "waits for a leader; clients are not served yet"
-                        );
+                        self.say_why_it_waits();
                     }
                 }
             };
@@ -438,6 +441,18 @@ impl Running {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    fn say_why_it_waits(&self) {
+        let status = self.member.published.load().status;
+        let (applied, last) = (status.applied.0, status.last.index.0);
+        if status.leader.is_some() {
+            info!(applied, last, "catches up with the log; clients are not served yet");
+            return;
+        }
+        let peers = self.member.config.members.len() - 1;
+        let connected = self.outgoing.connected();
+        warn!(connected, peers, "waits for a leader; clients are not served yet");
     }
 
     /// Opens the doors for clients.

@@ -10,11 +10,12 @@ use crate::identity::Id;
 use crate::socket::Coalescing;
 use crate::urls::Url;
 use crate::wire;
+use arc_swap::ArcSwap;
 use futures_util::{Stream, StreamExt};
 use hyper_util::rt::TokioIo;
 use proto::peer::{Batch, Frame, Hello, frame};
-use raft::NodeId;
-use replica::{Input, PeerMessage};
+use raft::{Index, NodeId};
+use replica::{Input, PeerMessage, Published};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -197,6 +198,7 @@ struct Inner {
     urls: BTreeMap<NodeId, Vec<Url>>,
     outgoing: Arc<Outgoing>,
     inbox: Sender<Mail>,
+    published: Arc<ArcSwap<Published>>,
     streams: AtomicU64,
     /// Taken when a stream is refused or breaks; holds when each line was last logged.
     complaints: Mutex<BTreeMap<String, Instant>>,
@@ -204,7 +206,12 @@ struct Inner {
 
 impl Transport {
     /// The transport of the configured member. Nothing is connected yet.
-    pub fn new(config: &Config, outgoing: Arc<Outgoing>, inbox: Sender<Mail>) -> Transport {
+    pub fn new(
+        config: &Config,
+        outgoing: Arc<Outgoing>,
+        inbox: Sender<Mail>,
+        published: Arc<ArcSwap<Published>>,
+    ) -> Transport {
         let own = NodeId(config.member_id.0);
         let urls = config
             .members
@@ -218,6 +225,7 @@ impl Transport {
             urls,
             outgoing,
             inbox,
+            published,
             streams: AtomicU64::new(1),
             complaints: Mutex::default(),
         };
@@ -279,6 +287,7 @@ impl Inner {
             from: self.own.0,
             to: to.0,
             protocol_version: PROTOCOL_VERSION,
+            log_is_empty: self.published.load().status.last.index == Index(0),
         };
         Frame { frame: Some(frame::Frame::Hello(hello)) }
     }
@@ -290,7 +299,7 @@ impl Inner {
 
     /// Whether a greeting is that of a peer, to us.
     fn judge(&self, hello: &Hello) -> Result<(), String> {
-        let Hello { cluster_id, from, to, protocol_version } = *hello;
+        let Hello { cluster_id, from, to, protocol_version, log_is_empty } = *hello;
         if cluster_id != self.cluster.0 {
             return Err(format!(
                 "the stream is for cluster {cluster_id:x}, and member {:x} is of cluster {}; \
@@ -308,6 +317,16 @@ impl Inner {
             return Err(format!(
                 "the stream is of version {protocol_version} of the protocol between members, and \
                  this member speaks version {PROTOCOL_VERSION}"
+            ));
+        }
+        // Whoever is known by name held the entry that says so, on its disk (see `Running::join`).
+        // With an empty log it has lost that, and may have lost votes and acknowledged writes.
+        let published = self.published.load();
+        let known = published.members.iter().find(|member| member.id.0 == from);
+        if log_is_empty && known.is_some_and(|member| !member.client_urls.is_empty()) {
+            return Err(format!(
+                "member {from:x} has already been bootstrapped, and its log is empty: its data \
+                 directory was lost or is the wrong one"
             ));
         }
         Ok(())

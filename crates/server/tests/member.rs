@@ -326,6 +326,36 @@ fn without_a_quorum_requests_end_in_time_and_local_reads_go_on() {
 }
 
 #[test]
+fn a_member_that_lost_its_data_takes_no_part() {
+    let places = Places::new(2);
+    let members: Vec<Started> = (0..2).map(|n| places.start(n)).collect();
+    run(async {
+        for n in 0..2 {
+            places.kv(n).await.put(put("k", "v")).await.unwrap();
+        }
+        let id = |n: usize| places.config(n, &[]).member_id.0;
+        let (smaller, larger) = if id(0) < id(1) { (0, 1) } else { (1, 0) };
+        let hello = proto::peer::Hello {
+            cluster_id: places.config(0, &[]).cluster_id.0,
+            from: id(larger),
+            to: id(smaller),
+            protocol_version: 1,
+            log_is_empty: true,
+        };
+        let url = format!("http://127.0.0.1:{}", places.peers[smaller]);
+        let endpoint = tonic::transport::Endpoint::from_shared(url).unwrap();
+        let channel = endpoint.connect().await.unwrap();
+        let mut client = proto::peer::peer_client::PeerClient::new(channel);
+        let frame = proto::peer::Frame { frame: Some(proto::peer::frame::Frame::Hello(hello)) };
+        let status = client.connect(tokio_stream::iter([frame])).await.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert!(status.message().contains("already been bootstrapped"), "{}", status.message());
+    });
+    let stops: Vec<_> = members.into_iter().map(|m| std::thread::spawn(|| m.stop())).collect();
+    stops.into_iter().for_each(|stop| stop.join().unwrap());
+}
+
+#[test]
 fn garbage_on_either_port_stops_nobody() {
     let places = Places::new(1);
     let member = places.start(0);
@@ -372,6 +402,7 @@ fn strangers(places: &Places) -> Vec<(proto::peer::Hello, &'static str)> {
         from: 77,
         to: config.member_id.0,
         protocol_version: 1,
+        log_is_empty: false,
     };
     vec![
         (proto::peer::Hello { cluster_id: 5, ..own }, "for cluster 5"),

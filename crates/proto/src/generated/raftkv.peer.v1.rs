@@ -25,6 +25,10 @@ pub struct Hello {
     pub to: u64,
     #[prost(uint32, tag = "4")]
     pub protocol_version: u32,
+    /// The sender holds no entry. A member that the cluster knows to have held
+    /// some has lost its data, and with it its votes: it may not take part.
+    #[prost(bool, tag = "5")]
+    pub log_is_empty: bool,
 }
 /// Messages in the order in which they were sent; what is lost is lost from
 /// the end of the stream on.
