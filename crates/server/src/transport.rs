@@ -21,10 +21,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
@@ -70,8 +70,9 @@ struct Queue {
     stream: Option<u64>,
     messages: VecDeque<PeerMessage>,
     bytes: usize,
-    /// Wakes the stream; rung by [`Outgoing::flush`].
-    waker: Option<Waker>,
+    /// Wake streams by their numbers: the one in use when there is something to send, one that
+    /// waits for its handshake when it is taken into use, one that was replaced so that it ends.
+    wakers: BTreeMap<u64, Waker>,
     dropped: u64,
 }
 
@@ -106,7 +107,8 @@ impl Outgoing {
         for peer in self.peers.values() {
             let waker = {
                 let mut queue = peer.lock();
-                if queue.messages.is_empty() { None } else { queue.waker.take() }
+                let number = queue.stream.filter(|_| !queue.messages.is_empty());
+                number.and_then(|number| queue.wakers.remove(&number))
             };
             if let Some(waker) = waker {
                 waker.wake();
@@ -139,40 +141,37 @@ impl Peer {
     }
 }
 
-/// What a stream sends: a greeting, then whatever is queued, until another stream takes over.
+/// What a stream sends: a greeting; once it is taken into use an empty batch, which tells the
+/// other side so; then whatever is queued, until another stream takes over.
 struct Sending {
     outgoing: Arc<Outgoing>,
     to: NodeId,
     number: u64,
     hello: Option<Frame>,
     in_use: bool,
+    /// Ends the stream when its other end is dropped: HTTP/2 would keep a request open whose
+    /// answer nobody reads any more.
+    ended: Option<oneshot::Receiver<()>>,
 }
 
-impl Stream for Sending {
-    type Item = Frame;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
-        if let Some(hello) = self.hello.take() {
-            return Poll::Ready(Some(hello));
+impl Sending {
+    /// Takes what is queued, up to a frame's size; waits if there is nothing.
+    fn poll_queue(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<PeerMessage>>> {
+        let mut queue = self.outgoing.peers[&self.to].lock();
+        let ours = queue.stream == Some(self.number);
+        if !ours && (self.in_use || queue.stream.is_some_and(|newer| newer > self.number)) {
+            return Poll::Ready(None);
         }
-        let Sending { outgoing, to, number, in_use, .. } = &mut *self;
-        let mut queue = outgoing.peers[to].lock();
-        if queue.stream != Some(*number) {
-            if *in_use || queue.stream.is_some_and(|newer| newer > *number) {
-                return Poll::Ready(None);
-            }
-            // Not taken into use yet; who does that wakes us.
-            queue.waker = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        *in_use = true;
-        if queue.messages.is_empty() {
-            queue.waker = Some(context.waker().clone());
+        let first = ours && !self.in_use;
+        self.in_use = ours;
+        if !first && (!ours || queue.messages.is_empty()) {
+            queue.wakers.insert(self.number, context.waker().clone());
             return Poll::Pending;
         }
         let mut taken = Vec::new();
         let mut bytes = 0;
-        while bytes < FRAME_BYTES
+        while !first
+            && bytes < FRAME_BYTES
             && let Some(message) = queue.messages.pop_front()
         {
             let cost = wire::cost(&message);
@@ -180,9 +179,31 @@ impl Stream for Sending {
             queue.bytes -= cost;
             taken.push(message);
         }
-        drop(queue);
-        let messages = taken.into_iter().map(wire::encode).collect();
+        Poll::Ready(Some(taken))
+    }
+}
+
+impl Stream for Sending {
+    type Item = Frame;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
+        if let Some(ended) = &mut self.ended
+            && Pin::new(ended).poll(context).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        if let Some(hello) = self.hello.take() {
+            return Poll::Ready(Some(hello));
+        }
+        let Some(messages) = ready!(self.poll_queue(context)) else { return Poll::Ready(None) };
+        let messages = messages.into_iter().map(wire::encode).collect();
         Poll::Ready(Some(Frame { frame: Some(frame::Frame::Batch(Batch { messages })) }))
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.outgoing.peers[&self.to].lock().wakers.remove(&self.number);
     }
 }
 
@@ -273,9 +294,8 @@ impl proto::peer::peer_server::Peer for Transport {
             return Err(Status::failed_precondition("the member with the larger id dials"));
         }
         let number = inner.streams.fetch_add(1, Ordering::Relaxed);
-        let sending = inner.sending(from, number);
-        inner.established(from, number);
-        tokio::spawn(Arc::clone(inner).receive(from, number, frames));
+        let sending = inner.sending(from, number, None);
+        tokio::spawn(Arc::clone(inner).receive_once_wanted(from, number, frames));
         Ok(Response::new(Box::pin(sending.map(Ok))))
     }
 }
@@ -292,9 +312,10 @@ impl Inner {
         Frame { frame: Some(frame::Frame::Hello(hello)) }
     }
 
-    fn sending(&self, to: NodeId, number: u64) -> Sending {
+    fn sending(&self, to: NodeId, number: u64, ended: Option<oneshot::Receiver<()>>) -> Sending {
         let hello = Some(self.hello(to));
-        Sending { outgoing: Arc::clone(&self.outgoing), to, number, hello, in_use: false }
+        let outgoing = Arc::clone(&self.outgoing);
+        Sending { outgoing, to, number, hello, in_use: false, ended }
     }
 
     /// Whether a greeting is that of a peer, to us.
@@ -334,17 +355,42 @@ impl Inner {
 
     /// Takes a stream into use, in place of an older one.
     fn established(&self, peer: NodeId, number: u64) {
-        let waker = {
+        self.switch(peer, Some(number));
+        info!(peer = format_args!("{:x}", peer.0), "connected to a peer");
+    }
+
+    /// Makes a stream, or none, the one that empties the queue; what is queued is lost.
+    fn switch(&self, peer: NodeId, stream: Option<u64>) {
+        let wakers = {
             let mut queue = self.outgoing.peers[&peer].lock();
-            queue.stream = Some(number);
+            queue.stream = stream;
             queue.messages.clear();
             queue.bytes = 0;
-            queue.waker.take()
+            std::mem::take(&mut queue.wakers)
         };
-        if let Some(waker) = waker {
+        for waker in wakers.into_values() {
             waker.wake();
         }
-        info!(peer = format_args!("{:x}", peer.0), "connected to a peer");
+    }
+
+    /// Waits until the peer that dialled has found our greeting good, then goes on with its
+    /// messages.
+    async fn receive_once_wanted(
+        self: Arc<Self>,
+        from: NodeId,
+        number: u64,
+        mut frames: Streaming<Frame>,
+    ) {
+        let first = tokio::time::timeout(HANDSHAKE_PATIENCE, frames.message()).await;
+        if let Ok(Ok(Some(Frame { frame: Some(frame::Frame::Batch(_)) }))) = first {
+            self.established(from, number);
+            self.receive(from, number, frames).await;
+        } else {
+            self.complain(format!(
+                "peer {:x} opened a stream and does not want it; its log says why",
+                from.0
+            ));
+        }
     }
 
     /// Hands on what a peer says until the stream breaks.
@@ -359,6 +405,9 @@ impl Inner {
             };
             if self.stream_of(from) != Some(number) {
                 return; // A newer stream took over.
+            }
+            if batch.messages.is_empty() {
+                continue;
             }
             let sent = batch.messages.len();
             let messages: Vec<PeerMessage> = batch
@@ -384,19 +433,10 @@ impl Inner {
     }
 
     fn broken(&self, peer: NodeId, number: u64, why: &str) {
-        let waker = {
-            let mut queue = self.outgoing.peers[&peer].lock();
-            if queue.stream != Some(number) {
-                return;
-            }
-            queue.stream = None;
-            queue.messages.clear();
-            queue.bytes = 0;
-            queue.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
+        if self.stream_of(peer) != Some(number) {
+            return;
         }
+        self.switch(peer, None);
         warn!(peer = format_args!("{:x}", peer.0), why, "lost the connection to a peer");
         let _ = self.inbox.send(Mail::Inputs(vec![Input::Disconnected(peer)]));
     }
@@ -440,8 +480,11 @@ impl Inner {
             .max_decoding_message_size(FRAME_BYTES_MAX)
             .max_encoding_message_size(FRAME_BYTES_MAX);
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        // Dropped at the end of this function, however that comes.
+        let (_open, ended) = oneshot::channel();
         let greeting = async {
-            let mut frames = client.connect(self.sending(peer, number)).await?.into_inner();
+            let mut frames =
+                client.connect(self.sending(peer, number, Some(ended))).await?.into_inner();
             let first = frames.message().await?;
             Ok::<_, Status>((frames, first))
         };
