@@ -401,7 +401,7 @@ impl Inner {
                 Ok(Some(Frame { frame: Some(frame::Frame::Batch(batch)) })) => batch,
                 Ok(Some(_)) => break "it sent something else than messages".to_owned(),
                 Ok(None) => break "it closed the stream".to_owned(),
-                Err(status) => break status.message().to_owned(),
+                Err(status) => break root_cause(&status),
             };
             if self.stream_of(from) != Some(number) {
                 return; // A newer stream took over.
