@@ -20,6 +20,8 @@ pub struct Outbox {
     pub replies: Vec<(RequestId, Reply)>,
     /// The state as readers may see it, if it changed.
     pub published: Option<Published>,
+    /// There is more to do, without any input: the next round should come soon.
+    pub more: bool,
 }
 
 /// The state as readers may see it. Cheap to clone.

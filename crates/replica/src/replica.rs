@@ -381,6 +381,7 @@ impl Replica {
         if self.sweeping {
             self.sweeping = self.store.sweep(SWEEP_VERSIONS_MAX);
         }
+        outbox.more = self.sweeping;
         if !self.sweeping {
             for (request, reply) in std::mem::take(&mut self.swept_for) {
                 self.reply(outbox, request, reply);

@@ -48,7 +48,8 @@ pub fn run<D: Disk>(
             // After a pause time goes on from now: a burst of ticks would only start elections.
             next_tick = if now > next_tick + tick { now + tick } else { next_tick + tick };
         }
-        if round.gather(inbox, next_tick) == Gathered::Stop {
+        let patience = if std::mem::take(&mut outbox.more) { now } else { next_tick };
+        if round.gather(inbox, patience) == Gathered::Stop {
             return;
         }
         replica.handle(round.inputs.drain(..), &mut outbox);
