@@ -130,7 +130,9 @@ impl Header {
         let (version, kind) =
             (entry.first().copied().unwrap_or(0), entry.get(1).copied().unwrap_or(0));
         let unknown = UnknownEntry { version, kind };
-        if version != VERSION || entry.len() < HEADER_BYTES {
+        // The reserved bytes are checked, or no later release could give them a meaning.
+        let is_whole = version == VERSION && entry.len() >= HEADER_BYTES;
+        if !is_whole || entry[2..8] != [0; 6] {
             return Err(unknown);
         }
         let kind = match kind {
@@ -201,5 +203,8 @@ mod tests {
         (entry[0], entry[1]) = (1, 99);
         let unknown = Header::decode(&Bytes::copy_from_slice(&entry));
         assert_eq!(unknown, Err(UnknownEntry { version: 1, kind: 99 }));
+        (entry[1], entry[7]) = (1, 1);
+        let unknown = Header::decode(&Bytes::copy_from_slice(&entry));
+        assert_eq!(unknown, Err(UnknownEntry { version: 1, kind: 1 }), "reserved bytes are zero");
     }
 }
