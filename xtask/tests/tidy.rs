@@ -100,6 +100,17 @@ fn every_script_explains_itself() {
     none(found, "the first line of a script is a comment that explains the claim");
 }
 
+#[test]
+fn every_script_of_the_core_is_listed_in_its_document() {
+    let document = std::fs::read_to_string(root().join("docs/raft.md")).expect("docs/raft.md");
+    let folder = root().join("crates/raft/tests/scripts");
+    let entries = std::fs::read_dir(folder).expect("scripts");
+    let names = entries.map(|entry| entry.expect("an entry").file_name().into_string());
+    let names = names.map(|name| name.expect("a script's name is text"));
+    let found = names.filter(|name| !document.contains(&format!("`{name}`")));
+    none(found.collect(), "list the script in docs/raft.md, by its subject");
+}
+
 /// A check that cannot fail is none.
 #[test]
 fn the_checks_see_what_they_look_for() {
