@@ -24,6 +24,18 @@ pub struct Ready {
     pub reads_lost: Vec<ReadId>,
 }
 
+impl Ready {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+            && self.persist.is_none()
+            && self.fetches.is_empty()
+            && self.committed.is_empty()
+            && self.reads.is_empty()
+            && self.reads_lost.is_empty()
+    }
+}
+
 /// A write to the disk. Persists take effect in the order of their tickets; a driver may join
 /// several that are queued into one write with one sync.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -264,7 +264,7 @@ impl Replica {
             self.propose(outbox);
             self.ask_for_reads();
             let ready = self.node.ready();
-            if is_empty(&ready) {
+            if ready.is_empty() {
                 return;
             }
             self.carry_out(ready, outbox);
@@ -429,13 +429,4 @@ fn refuse(proposals: &[Bytes], outbox: &mut Outbox) {
     for ((member, boot), sequences) in refused {
         outbox.peers.push((member, PeerMessage::Refused { boot, sequences }));
     }
-}
-
-fn is_empty(ready: &Ready) -> bool {
-    ready.messages.is_empty()
-        && ready.persist.is_none()
-        && ready.fetches.is_empty()
-        && ready.committed.is_empty()
-        && ready.reads.is_empty()
-        && ready.reads_lost.is_empty()
 }

@@ -167,7 +167,7 @@ impl Cluster {
             let ready = node.ready();
             let status = node.status();
             self.note_role(id, status);
-            let idle = is_empty(&ready);
+            let idle = ready.is_empty();
             for message in ready.messages {
                 self.send(message);
             }
@@ -341,13 +341,4 @@ fn check_promise(message: &Message, disk: &DiskImage) {
         }
         ref body => panic!("{body} is no promise"),
     }
-}
-
-fn is_empty(ready: &Ready) -> bool {
-    ready.messages.is_empty()
-        && ready.persist.is_none()
-        && ready.fetches.is_empty()
-        && ready.committed.is_empty()
-        && ready.reads.is_empty()
-        && ready.reads_lost.is_empty()
 }
