@@ -175,7 +175,7 @@ fn weather_strikes(
     if happens(chance, weather.crash) {
         if chance.one_in(2) {
             // The power fails in the middle of one of the next writes.
-            cluster.slots[&member].disk.set_fuse(chance.draw(6) as u32);
+            cluster.slots[&member].disk.set_fuse(chance.draw(6), wal::Fault::PowerLoss);
         } else {
             cluster.crash(member, || chance.one_in(2));
         }

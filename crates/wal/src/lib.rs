@@ -27,7 +27,8 @@
 //! (the disk does, once per log), never spawns a thread. It never skips what it cannot read, and
 //! never deletes data because something about it is unreadable.
 //!
-//! All access to files goes through [`Disk`]. [`FileDisk`] is the real one.
+//! All access to files goes through [`Disk`]. [`FileDisk`] is the real one, [`MemoryDisk`] one that
+//! fails on demand, for tests and simulators.
 
 mod batch;
 mod checksum;
@@ -35,6 +36,7 @@ mod disk;
 mod error;
 mod file_disk;
 mod inspect;
+mod memory_disk;
 mod meta;
 mod places;
 mod recovery;
@@ -50,6 +52,7 @@ pub use crate::disk::{Disk, DiskFile};
 pub use crate::error::WalError;
 pub use crate::file_disk::{DiskFileHandle, FileDisk};
 pub use crate::inspect::inspect;
+pub use crate::memory_disk::{Fault, Loss, MemoryDisk, MemoryFile, MemoryLock};
 pub use crate::places::Reader;
 pub use crate::segment::{Preparation, Prepared};
 pub use crate::wal::Wal;

@@ -7,8 +7,8 @@
 mod support;
 
 use bytes::Bytes;
-use support::{Draw, Fuse, MemoryDisk};
-use wal::{Batch, EntryId, HardState, Identity, Options, Record, Wal};
+use support::Draw;
+use wal::{Batch, EntryId, Fault, HardState, Identity, MemoryDisk, Options, Record, Wal};
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
 /// Room for three small batches besides the header block.
@@ -195,10 +195,10 @@ fn every_crash_point_recovers_what_was_acknowledged() {
     let mut second_crashes = 0;
     for at in 0..whole.operations() {
         let disk = MemoryDisk::default();
-        disk.set_fuse(at, Fuse::Crash);
+        disk.set_fuse(at, Fault::PowerLoss);
         let allowed = run(&disk);
         let mut found = Vec::new();
-        losses(disk.unsynced(), &mut draw, |kept| found.push(disk.after_crash(kept)));
+        losses(disk.unsynced(), &mut draw, |kept| found.push(disk.after_power_loss(kept)));
         for (number, found) in found.iter().enumerate() {
             crashes += 1;
             let context = format!("crash at operation {at}, loss {number}");
@@ -211,13 +211,13 @@ fn every_crash_point_recovers_what_was_acknowledged() {
             }
             let again = draw.below(probe.operations() as u64) as usize;
             let second = found.copy();
-            second.set_fuse(again, Fuse::Crash);
+            second.set_fuse(again, Fault::PowerLoss);
             assert!(Wal::open(second.clone(), OPTIONS).is_err(), "{context}: stopped at {again}");
             let context = format!("{context}, again at operation {again} of the recovery");
             for _ in 0..3 {
                 let seed = draw.next();
                 let kept = |thing| Draw(seed ^ thing as u64).below(2) == 1;
-                check(&second.after_crash(kept), &allowed, &context);
+                check(&second.after_power_loss(kept), &allowed, &context);
                 second_crashes += 1;
             }
         }

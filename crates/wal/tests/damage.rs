@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-mod support;
-
 use bytes::Bytes;
-use support::{Fuse, MemoryDisk};
 use wal::{
-    Batch, EntryId, FileDisk, HardState, Identity, Options, Record, Recovered, Wal, WalError,
+    Batch, EntryId, Fault, FileDisk, HardState, Identity, MemoryDisk, Options, Record, Recovered,
+    Wal, WalError,
 };
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
@@ -110,7 +108,7 @@ fn every_flipped_bit_is_found_by_a_read() {
 fn damage_in_the_middle_names_file_offset_and_indexes() {
     let disk = small_log();
     let name = format!("{:016x}.wal", 1);
-    let mut bytes = disk.take(&name);
+    let mut bytes = disk.take(&name).unwrap();
     // All of the first batch's second half, zeroed: like a torn batch, but others follow.
     bytes[4096 + 2048..8192].fill(0);
     disk.put(&name, bytes);
@@ -123,7 +121,7 @@ fn damage_in_the_middle_names_file_offset_and_indexes() {
 fn garbage_at_the_end_is_not_taken_for_a_torn_batch() {
     let disk = small_log();
     let name = format!("{:016x}.wal", 2);
-    let mut bytes = disk.take(&name);
+    let mut bytes = disk.take(&name).unwrap();
     bytes[4096..4608].fill(0);
     bytes[4608..5120].fill(0xa5);
     disk.put(&name, bytes);
@@ -141,14 +139,14 @@ fn lost_and_foreign_files_are_refused() {
         assert!(matches!(&error, WalError::SegmentMissing { file, .. } if file == name), "{error}");
     }
     let disk = small_log();
-    let bytes = disk.take(&two);
+    let bytes = disk.take(&two).unwrap();
     disk.put(&three, bytes);
     let error = refused(&disk);
     assert!(matches!(&error, WalError::Foreign { file, .. } if *file == three), "{error}");
 
     let disk = small_log();
     for name in [&one, &two] {
-        let bytes = disk.take(name);
+        let bytes = disk.take(name).unwrap();
         disk.put(name, bytes[..4096].to_vec());
         assert!(matches!(refused(&disk), WalError::Damaged { .. }));
     }
@@ -204,7 +202,7 @@ fn the_first_failed_operation_is_the_last() {
     run(&reference).unwrap();
     for at in 0..reference.operations() {
         let disk = MemoryDisk::default();
-        disk.set_fuse(at, Fuse::Once);
+        disk.set_fuse(at, Fault::Error);
         assert!(run(&disk).is_err(), "operation {at}");
     }
 }

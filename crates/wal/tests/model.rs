@@ -2,12 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
-mod support;
-
 use bytes::Bytes;
 use proptest::prelude::*;
-use support::MemoryDisk;
-use wal::{Batch, EntryId, HardState, Identity, Options, Record, Wal};
+use wal::{Batch, EntryId, HardState, Identity, MemoryDisk, Options, Record, Wal};
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
 

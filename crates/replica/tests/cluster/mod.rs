@@ -3,10 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part")]
 
-pub mod memory_disk;
-
 use bytes::Bytes;
-use memory_disk::MemoryDisk;
 use proto::etcdserverpb::{CompactionRequest, PutRequest};
 use raft::{Fetch, Index, Membership, NodeId, Persist, Status};
 use replica::{
@@ -15,6 +12,7 @@ use replica::{
 };
 use std::collections::BTreeMap;
 use store::{KeyValue, Outcome, Range};
+use wal::MemoryDisk;
 
 pub const CLUSTER: u64 = 0xc1;
 
@@ -141,10 +139,10 @@ impl Cluster {
     }
 
     /// The power fails; of what was not synced, some may survive.
-    pub fn crash(&mut self, member: NodeId, keeps: impl FnMut() -> bool) {
+    pub fn crash(&mut self, member: NodeId, mut keeps: impl FnMut() -> bool) {
         let slot = self.slots.get_mut(&member).unwrap();
         slot.life = None;
-        slot.disk = slot.disk.after_crash(keeps);
+        slot.disk.lose_power(|_| keeps());
     }
 
     pub fn life(&self, member: NodeId) -> &Life {

@@ -1,0 +1,486 @@
+//! A disk in memory that fails as real ones do, for tests and simulators.
+//!
+//! It keeps apart what was written and what would survive a loss of power: of contents by sector,
+//! of names by change. A process that dies leaves both as they are, like a system's page cache; a
+//! loss of power keeps of what was not synced whatever its caller says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{Disk, DiskFile};
+use crate::sector::SECTOR;
+
+/// The disk of one machine. A clone is another handle to it.
+#[derive(Clone, Default)]
+pub struct MemoryDisk {
+    /// Taken for one operation at a time, by whoever does it.
+    state: Arc<Mutex<State>>,
+}
+
+/// How the operation fails that the fuse burns down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Power is lost in its middle: it may have had its effect, and nothing after it has.
+    PowerLoss,
+    /// It alone answers an error. A write may have had its effect. What a failed sync did not
+    /// write, no later sync will, though it can be read until power is lost: Linux's file systems
+    /// do so, they count the pages as clean.
+    Error,
+}
+
+/// What became of the things that were not synced when power was lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Sectors of which the last written contents survived.
+    pub sectors_kept: usize,
+    /// Sectors that went back to what they were.
+    pub sectors_lost: usize,
+    /// Creations, renames and removals that did not happen.
+    pub names_lost: usize,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    files: Vec<File>,
+    names: BTreeMap<String, usize>,
+    synced_names: BTreeMap<String, usize>,
+    unsynced_names: Vec<NameChange>,
+    /// Files with anything unsynced.
+    dirty: BTreeSet<usize>,
+    /// Operations that change something, so far.
+    operations: usize,
+    fuse: Option<(usize, Fault)>,
+    /// The most bytes that all files may have together.
+    room: Option<u64>,
+    locked: bool,
+    syncs: u64,
+    number: u64,
+}
+
+#[derive(Clone, Default)]
+struct File {
+    bytes: Vec<u8>,
+    synced_len: usize,
+    /// Writes that were not synced, in order.
+    unsynced: Vec<Write>,
+    /// By offset, what the disk holds of sectors that a failed sync dropped.
+    dropped: BTreeMap<usize, Vec<u8>>,
+}
+
+/// A write, and what stood in its place before.
+#[derive(Clone)]
+struct Write {
+    offset: usize,
+    before: Vec<u8>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Create(String, usize),
+    Rename(String, String, usize),
+    Remove(String),
+}
+
+impl MemoryDisk {
+    /// An empty disk; `number` is what [`Disk::unique_number`] gives.
+    pub fn new(number: u64) -> MemoryDisk {
+        let state = State { number, ..State::default() };
+        MemoryDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Lets `operations` more operations succeed and the next fail.
+    pub fn set_fuse(&self, operations: usize, fault: Fault) {
+        let mut state = self.state();
+        state.fuse = Some((state.operations + operations, fault));
+    }
+
+    /// Lets all files together have at most so many bytes, or any number.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.state().room = bytes;
+    }
+
+    /// Operations that change something, so far.
+    pub fn operations(&self) -> usize {
+        self.state().operations
+    }
+
+    /// Syncs of files and of the directory, so far.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// Bytes of all files.
+    pub fn len(&self) -> u64 {
+        self.state().len()
+    }
+
+    /// Whether there are no bytes in any file.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether the fuse burnt down to a loss of power.
+    pub fn is_down(&self) -> bool {
+        self.state().is_down()
+    }
+
+    /// How many things a loss of power now may keep or lose, each by itself.
+    pub fn unsynced(&self) -> usize {
+        let state = self.state();
+        let sectors = |file: &File| -> usize {
+            file.unsynced.iter().map(|write| write.before.len().div_ceil(SECTOR)).sum()
+        };
+        state.files.iter().map(sectors).sum::<usize>() + state.unsynced_names.len()
+    }
+
+    /// The names of files of which a loss of power now could lose contents, or the name itself.
+    pub fn unsynced_files(&self) -> BTreeSet<String> {
+        let state = self.state();
+        let dirty = state.names.iter().filter(|(_, file)| state.dirty.contains(file));
+        let mut names: BTreeSet<String> = dirty.map(|(name, _)| name.clone()).collect();
+        for change in &state.unsynced_names {
+            names.extend(match change {
+                NameChange::Create(name, _) | NameChange::Remove(name) => [name.clone()],
+                NameChange::Rename(_, to, _) => [to.clone()],
+            });
+        }
+        names
+    }
+
+    /// The process that used the disk died: its lock is gone, and so is a fuse. What it wrote can
+    /// be read, and is as durable as it was.
+    pub fn process_died(&self) {
+        let mut state = self.state();
+        state.locked = false;
+        state.fuse = None;
+    }
+
+    /// Power is lost: of what was not synced, what `keeps` says yes to survives. Things are
+    /// numbered from 0; names come first, in order, then the sectors of each file, latest first.
+    pub fn lose_power(&self, mut keeps: impl FnMut(usize) -> bool) -> Loss {
+        let mut state = self.state();
+        let mut number = 0..;
+        let mut keep = || number.next().is_some_and(&mut keeps);
+        let mut loss = Loss::default();
+        let mut names = std::mem::take(&mut state.synced_names);
+        for change in std::mem::take(&mut state.unsynced_names) {
+            if keep() {
+                change.apply(&mut names);
+            } else {
+                loss.names_lost += 1;
+            }
+        }
+        state.synced_names.clone_from(&names);
+        state.names = names;
+        for file in std::mem::take(&mut state.dirty) {
+            state.files[file].lose_power(&mut keep, &mut loss);
+        }
+        state.locked = false;
+        state.fuse = None;
+        loss
+    }
+
+    /// What would be found after a loss of power now; this disk stays as it is.
+    pub fn after_power_loss(&self, keeps: impl FnMut(usize) -> bool) -> MemoryDisk {
+        let copy = self.copy();
+        copy.lose_power(keeps);
+        copy
+    }
+
+    /// An independent disk with the same contents, that nobody uses and nobody has used.
+    pub fn copy(&self) -> MemoryDisk {
+        let contents = self.state().clone();
+        let state = State { locked: false, fuse: None, operations: 0, syncs: 0, ..contents };
+        MemoryDisk { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// All files by name, as they can be read now.
+    pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
+        let state = self.state();
+        let read =
+            |(name, file): (&String, &usize)| (name.clone(), state.files[*file].bytes.clone());
+        state.names.iter().map(read).collect()
+    }
+
+    /// Gives a file these contents, durably, behind the back of whoever uses the disk.
+    pub fn put(&self, name: &str, bytes: Vec<u8>) {
+        let mut state = self.state();
+        let file = state.files.len();
+        state.files.push(File { synced_len: bytes.len(), bytes, ..File::default() });
+        state.names.insert(name.into(), file);
+        state.synced_names.insert(name.into(), file);
+    }
+
+    /// Removes a file, durably, behind the back of whoever uses the disk. Returns its contents.
+    pub fn take(&self, name: &str) -> Option<Vec<u8>> {
+        let mut state = self.state();
+        state.synced_names.remove(name);
+        let file = state.names.remove(name)?;
+        Some(state.files[file].bytes.clone())
+    }
+
+    /// Every operation leaves the state whole, so one that panicked elsewhere spoils nothing.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn len(&self) -> u64 {
+        self.names.values().map(|file| self.files[*file].bytes.len() as u64).sum()
+    }
+
+    fn is_down(&self) -> bool {
+        matches!(self.fuse, Some((fuse, Fault::PowerLoss)) if self.operations > fuse)
+    }
+
+    /// Begins an operation. `Ok(Some(..))`: it fails, and the caller decides with what effect.
+    fn begin(&mut self) -> io::Result<Option<io::Error>> {
+        if self.is_down() {
+            return Err(io::Error::other("the machine is down"));
+        }
+        let at = self.operations;
+        self.operations += 1;
+        match self.fuse {
+            Some((fuse, fault)) if at == fuse => Ok(Some(io::Error::other(match fault {
+                Fault::PowerLoss => "power was lost",
+                Fault::Error => "input/output error",
+            }))),
+            _ => Ok(None),
+        }
+    }
+
+    fn check_room(&self, more: usize) -> io::Result<()> {
+        match self.room {
+            Some(room) if self.len() + more as u64 > room => Err(io::ErrorKind::StorageFull.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn file(&self, name: &str) -> io::Result<usize> {
+        self.names.get(name).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn change_name(&mut self, change: NameChange) -> io::Result<()> {
+        let failure = self.begin()?;
+        change.apply(&mut self.names);
+        self.unsynced_names.push(change);
+        failure.map_or(Ok(()), Err)
+    }
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<String, usize>) {
+        match self {
+            NameChange::Create(name, file) => {
+                names.insert(name.clone(), *file);
+            }
+            NameChange::Rename(from, to, file) => {
+                if names.get(from) == Some(file) {
+                    names.remove(from);
+                }
+                names.insert(to.clone(), *file);
+            }
+            NameChange::Remove(name) => {
+                names.remove(name);
+            }
+        }
+    }
+}
+
+impl File {
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let end = offset + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        let before = self.bytes[offset..end].to_vec();
+        self.bytes[offset..end].copy_from_slice(bytes);
+        self.unsynced.push(Write { offset, before });
+    }
+
+    fn sync(&mut self) {
+        for write in self.unsynced.drain(..) {
+            if !self.dropped.is_empty() {
+                self.dropped.retain(|offset, _| !write.covers(*offset));
+            }
+        }
+        self.synced_len = self.bytes.len();
+    }
+
+    /// A sync that failed: nothing of it is on the disk, and nobody will write it any more.
+    fn drop_unsynced(&mut self) {
+        for write in std::mem::take(&mut self.unsynced) {
+            for (offset, before) in write.sectors() {
+                self.dropped.entry(offset).or_insert_with(|| before.to_vec());
+            }
+        }
+    }
+
+    fn lose_power(&mut self, keep: &mut impl FnMut() -> bool, loss: &mut Loss) {
+        let mut settled = BTreeSet::new();
+        let mut len = self.synced_len;
+        for write in std::mem::take(&mut self.unsynced).into_iter().rev() {
+            for (offset, before) in write.sectors() {
+                let end = offset + before.len();
+                if keep() {
+                    len = len.max(end);
+                    loss.sectors_kept += usize::from(settled.insert(offset));
+                } else if !settled.contains(&offset) {
+                    self.bytes[offset..end].copy_from_slice(before);
+                    loss.sectors_lost += 1;
+                }
+            }
+        }
+        for (offset, before) in std::mem::take(&mut self.dropped) {
+            if !settled.contains(&offset) {
+                self.bytes[offset..offset + before.len()].copy_from_slice(&before);
+                loss.sectors_lost += 1;
+            }
+        }
+        self.bytes.resize(len, 0);
+        self.synced_len = len;
+    }
+}
+
+impl Write {
+    fn covers(&self, offset: usize) -> bool {
+        (self.offset..self.offset + self.before.len()).contains(&offset)
+    }
+
+    /// Offset and former contents of each sector.
+    fn sectors(&self) -> impl Iterator<Item = (usize, &[u8])> {
+        (self.offset..).step_by(SECTOR).zip(self.before.chunks(SECTOR))
+    }
+}
+
+/// The lock of a [`MemoryDisk`].
+pub struct MemoryLock(MemoryDisk);
+
+impl Drop for MemoryLock {
+    fn drop(&mut self) {
+        self.0.state().locked = false;
+    }
+}
+
+impl Disk for MemoryDisk {
+    type File = MemoryFile;
+    type Lock = MemoryLock;
+
+    fn lock(&self) -> io::Result<MemoryLock> {
+        if std::mem::replace(&mut self.state().locked, true) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(MemoryLock(self.clone()))
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.state().names.keys().cloned().collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<MemoryFile> {
+        let mut state = self.state();
+        state.check_room(1)?;
+        let file = state.files.len();
+        state.files.push(File::default());
+        state.change_name(NameChange::Create(name.into(), file))?;
+        Ok(MemoryFile { disk: self.clone(), file })
+    }
+
+    fn open(&self, name: &str) -> io::Result<MemoryFile> {
+        let file = self.state().file(name)?;
+        Ok(MemoryFile { disk: self.clone(), file })
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let file = state.file(from)?;
+        state.change_name(NameChange::Rename(from.into(), to.into(), file))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.file(name)?;
+        state.change_name(NameChange::Remove(name.into()))
+    }
+
+    fn sync_directory(&self) -> io::Result<()> {
+        let mut state = self.state();
+        if let Some(failure) = state.begin()? {
+            return Err(failure);
+        }
+        state.syncs += 1;
+        state.synced_names = state.names.clone();
+        state.unsynced_names.clear();
+        Ok(())
+    }
+
+    fn unique_number(&self) -> io::Result<u64> {
+        Ok(self.state().number)
+    }
+}
+
+/// An open file of a [`MemoryDisk`].
+pub struct MemoryFile {
+    disk: MemoryDisk,
+    file: usize,
+}
+
+impl DiskFile for MemoryFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.state().files[self.file].bytes.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        let state = self.disk.state();
+        let range = offset as usize..offset as usize + buffer.len();
+        let found = state.files[self.file].bytes.get(range);
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        assert_eq!(offset as usize % SECTOR, 0, "writes begin at a sector");
+        assert_eq!(bytes.len() % SECTOR, 0, "writes are whole sectors");
+        let mut state = self.disk.state();
+        let len = state.files[self.file].bytes.len();
+        state.check_room((offset as usize + bytes.len()).saturating_sub(len))?;
+        let failure = state.begin()?;
+        state.files[self.file].write(offset as usize, bytes);
+        state.dirty.insert(self.file);
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let now = state.files[self.file].bytes.len();
+        state.check_room((len as usize).saturating_sub(now))?;
+        let failure = state.begin()?;
+        state.files[self.file].bytes.resize(len as usize, 0);
+        state.dirty.insert(self.file);
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.disk.state();
+        let failure = state.begin()?;
+        match failure {
+            None => {
+                state.syncs += 1;
+                state.files[self.file].sync();
+                if state.files[self.file].dropped.is_empty() {
+                    state.dirty.remove(&self.file);
+                }
+                Ok(())
+            }
+            Some(failure) => {
+                // Without power there is no later sync: what was written is kept or lost then.
+                if !state.is_down() {
+                    state.files[self.file].drop_unsynced();
+                }
+                Err(failure)
+            }
+        }
+    }
+}
