@@ -17,7 +17,10 @@ use store::{
 pub struct Malformed;
 
 /// The command in an entry's body.
-pub(crate) fn decode(kind: Kind, body: Bytes) -> Result<Command, Malformed> {
+///
+/// # Errors
+/// When the body is no message of its kind, or the kind is none of the store's.
+pub fn decode(kind: Kind, body: Bytes) -> Result<Command, Malformed> {
     Ok(match kind {
         Kind::Put => Command::Put(put(parse(body)?)),
         Kind::DeleteRange => Command::DeleteRange(delete_range(parse(body)?)),

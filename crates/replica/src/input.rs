@@ -1,6 +1,6 @@
 //! What comes in.
 
-use crate::entry::Proposal;
+use crate::entry::{Header, Proposal};
 use bytes::Bytes;
 use raft::{Entry, Fetch, NodeId, Term, Ticket};
 
@@ -63,4 +63,17 @@ pub enum PeerMessage {
         /// Which of its requests.
         sequences: Vec<u64>,
     },
+}
+
+impl PeerMessage {
+    /// What the receiver would answer to proposals that never reached it: a transport that knows
+    /// that it did not send a message gives this back in its place. `None` if nobody waits for it.
+    pub fn refusal(&self) -> Option<PeerMessage> {
+        let PeerMessage::Forward { proposals, .. } = self else { return None };
+        let headers = proposals.iter().filter_map(|sealed| Header::decode(sealed).ok());
+        let origins: Vec<_> = headers.map(|(header, _)| header.origin).collect();
+        let boot = origins.first()?.boot;
+        let sequences = origins.iter().map(|origin| origin.sequence).collect();
+        Some(PeerMessage::Refused { boot, sequences })
+    }
 }

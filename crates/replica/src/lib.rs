@@ -51,7 +51,7 @@ mod reads;
 mod replica;
 mod storage;
 
-pub use command::{Malformed, compact, delete_range, put, range, txn};
+pub use command::{Malformed, compact, decode, delete_range, put, range, txn};
 pub use entry::{Header, Kind, Origin, Proposal, UnknownEntry};
 pub use input::{Input, PeerMessage, RequestId};
 pub use members::Member;

@@ -88,14 +88,14 @@ impl Outgoing {
     /// Without a stream, or with a full queue, the message is dropped. If it asked the peer to
     /// propose something, the peer's refusal is returned in its place: it was not proposed.
     pub fn queue(&self, to: NodeId, message: PeerMessage) -> Option<PeerMessage> {
-        let Some(peer) = self.peers.get(&to) else { return refusal(message) };
+        let Some(peer) = self.peers.get(&to) else { return message.refusal() };
         let cost = wire::cost(&message);
         let mut queue = peer.lock();
         let fits = queue.bytes == 0 || queue.bytes + cost <= QUEUE_BYTES_MAX;
         if queue.stream.is_none() || !fits {
             queue.dropped += 1;
             drop(queue);
-            return refusal(message);
+            return message.refusal();
         }
         queue.bytes += cost;
         queue.messages.push_back(message);
@@ -120,19 +120,6 @@ impl Outgoing {
     pub fn connected(&self) -> usize {
         self.peers.values().filter(|peer| peer.lock().stream.is_some()).count()
     }
-}
-
-/// What the peer would answer to proposals that never reached it.
-fn refusal(message: PeerMessage) -> Option<PeerMessage> {
-    let PeerMessage::Forward { proposals, .. } = message else { return None };
-    let origins: Vec<_> = proposals
-        .iter()
-        .filter_map(|sealed| replica::Header::decode(sealed).ok())
-        .map(|(header, _)| header.origin)
-        .collect();
-    let boot = origins.first()?.boot;
-    let sequences = origins.iter().map(|origin| origin.sequence).collect();
-    Some(PeerMessage::Refused { boot, sequences })
 }
 
 impl Peer {
