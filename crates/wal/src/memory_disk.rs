@@ -95,6 +95,11 @@ impl MemoryDisk {
         state.fuse = Some((state.operations + operations, fault));
     }
 
+    /// Takes the fuse away, if it has not burnt down.
+    pub fn clear_fuse(&self) {
+        self.state().fuse = None;
+    }
+
     /// Lets all files together have at most so many bytes, or any number.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.state().room = bytes;
@@ -201,6 +206,12 @@ impl MemoryDisk {
         let read =
             |(name, file): (&String, &usize)| (name.clone(), state.files[*file].bytes.clone());
         state.names.iter().map(read).collect()
+    }
+
+    /// A file, as it can be read now.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.names.get(name).map(|file| state.files[*file].bytes.clone())
     }
 
     /// Gives a file these contents, durably, behind the back of whoever uses the disk.

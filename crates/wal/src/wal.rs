@@ -307,7 +307,9 @@ impl<D: Disk> Wal<D> {
     }
 
     fn write(&mut self, batch: &Batch, sectors: u32) -> io::Result<()> {
-        self.commit = self.commit.max(batch.commit);
+        // META, which is written before the records, must not count them as committed: if they never
+        // reach the disk, others stand in their places.
+        let commit = self.commit.max(batch.commit);
         if let Some(hard_state) = batch.hard_state
             && hard_state != self.meta.hard_state
         {
@@ -315,6 +317,7 @@ impl<D: Disk> Wal<D> {
             self.update_meta()?;
         }
         if batch.records.is_empty() {
+            self.commit = commit;
             return Ok(());
         }
         let len = u64::from(sectors) * SECTOR as u64;
@@ -325,7 +328,7 @@ impl<D: Disk> Wal<D> {
         let draft = Draft {
             previous: self.chain,
             hard_state: self.meta.hard_state,
-            commit: self.commit,
+            commit,
             records: &batch.records,
             sectors,
         };
@@ -349,6 +352,7 @@ impl<D: Disk> Wal<D> {
         };
         self.reader.change(|places| places.push(place));
         self.chain = chain;
+        self.commit = commit;
         self.active.at = end;
         if self.buffer.capacity() > BUFFER_BYTES_KEPT {
             self.buffer = Vec::new();

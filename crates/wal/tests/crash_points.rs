@@ -29,12 +29,15 @@ enum Step {
 struct Model {
     hard_state: HardState,
     records: Vec<Record>,
+    /// The highest index that was said to be committed.
+    commit: u64,
     release_max: u64,
 }
 
 impl Model {
     fn append(&mut self, batch: &Batch) {
         self.hard_state = batch.hard_state.unwrap_or(self.hard_state);
+        self.commit = self.commit.max(batch.commit);
         if let Some(first) = batch.records.first() {
             self.records.truncate(first.id.index as usize - 1);
             self.records.extend(batch.records.iter().cloned());
@@ -54,9 +57,15 @@ fn records(term: u64, indexes: std::ops::RangeInclusive<u64>, len: usize) -> Vec
 
 fn script() -> Vec<Step> {
     let append = |records| Step::Append(Batch { records, ..Batch::default() });
-    let vote = |term, vote, records| {
+    // All of it is committed, what it replaces was not.
+    let vote = |term, vote, records: Vec<Record>| {
         let hard_state = Some(HardState { term, vote });
-        Step::Append(Batch { hard_state, records, commit: 1 })
+        let commit = records.last().map_or(0, |last| last.id.index);
+        Step::Append(Batch { hard_state, records, commit })
+    };
+    let commit = |records: Vec<Record>| {
+        let commit = records.last().map_or(0, |last| last.id.index);
+        Step::Append(Batch { records, commit, ..Batch::default() })
     };
     vec![
         vote(1, 2, vec![]),
@@ -70,12 +79,14 @@ fn script() -> Vec<Step> {
         append(records(2, 6..=8, 900)),
         Step::Release(5),
         append(records(2, 9..=9, 20_000)),
+        // In a segment of its own, which META is told of before.
+        commit(records(3, 9..=9, 20_000)),
         Step::Prepare,
-        vote(3, 1, records(3, 9..=10, 0)),
+        vote(4, 1, records(4, 10..=11, 0)),
         Step::Release(9),
-        append(records(3, 11..=11, 1)),
+        append(records(4, 12..=12, 1)),
         Step::Reopen,
-        append(records(3, 12..=12, 2)),
+        append(records(4, 13..=13, 2)),
     ]
 }
 
@@ -151,6 +162,8 @@ fn check(disk: &MemoryDisk, allowed: &Option<(Model, Model)>, context: &str) {
     let is_old = matches(&Model { release_max: new.release_max, ..old.clone() })
         && [old.hard_state, new.hard_state].contains(&recovered.hard_state);
     assert!(is_old || is_new, "{context}: found {recovered:?}, expected {old:?} or {new:?}");
+    let committed = if is_new { new.commit } else { old.commit };
+    assert!(recovered.commit <= committed, "{context}: {} is not committed", recovered.commit);
     // And it goes on: what is appended now is found, with nothing of a torn batch in between.
     let next = recovered.entries.last().map_or(1, |last| last.index + 1);
     let term = recovered.hard_state.term;
@@ -189,7 +202,7 @@ fn every_crash_point_recovers_what_was_acknowledged() {
     let mut draw = Draw::from_environment();
     let whole = MemoryDisk::default();
     let (end, _) = run(&whole).unwrap();
-    assert_eq!(end.records.len(), 12, "the script runs to its end");
+    assert_eq!(end.records.len(), 13, "the script runs to its end");
     check(&whole.copy(), &Some((end.clone(), end)), "no crash");
     let mut crashes = 0;
     let mut second_crashes = 0;
