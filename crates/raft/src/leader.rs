@@ -6,7 +6,7 @@ use crate::message::Body;
 use crate::node::{Core, Next, Refusal};
 use crate::progress::Progress;
 use crate::reads::{Reads, Waiter};
-use crate::ready::{FetchFor, ReadId};
+use crate::ready::{FetchFor, ReadId, Ticket};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -22,6 +22,14 @@ pub(crate) struct Leader {
     /// Ticks since the last heartbeat, and since the last check for a quorum.
     heartbeat_elapsed: u32,
     quorum_elapsed: u32,
+    disk: DiskWatch,
+}
+
+/// How long our disk has been at its oldest write.
+#[derive(Debug, Default)]
+struct DiskWatch {
+    oldest: Option<Ticket>,
+    elapsed: u32,
 }
 
 /// A hand-over under way.
@@ -47,6 +55,7 @@ impl Leader {
             opening,
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
+            disk: DiskWatch::default(),
         }
     }
 
@@ -64,9 +73,42 @@ impl Leader {
         self.quorum_elapsed += 1;
         if self.quorum_elapsed >= core.config.election_ticks {
             self.quorum_elapsed = 0;
-            return self.check_quorum(core);
+            if let next @ Next::Follow { .. } = self.check_quorum(core) {
+                return next;
+            }
+        }
+        self.watch_disk(core)
+    }
+
+    /// A leader whose disk is stuck gives way, if somebody's disk is not, or a lagging peer needs what
+    /// only the disk holds: others may do better. After an election timeout it hands over to the
+    /// peer that holds most; if that has not worked after another one, it steps down.
+    fn watch_disk(&mut self, core: &Core) -> Next {
+        let oldest = core.log.oldest_write();
+        if oldest.is_none() || oldest != self.disk.oldest {
+            self.disk = DiskWatch { oldest, elapsed: 0 };
+            return Next::Stay;
+        }
+        self.disk.elapsed += 1;
+        let patience = core.config.election_ticks;
+        if self.disk.elapsed < patience {
+            return Next::Stay;
+        }
+        let abler = self.longest(core).filter(|id| self.matched(*id) > core.log.durable());
+        let starves = self.progress.values().any(|progress| progress.fetching.is_some());
+        if self.disk.elapsed >= 2 * patience && (abler.is_some() || starves) {
+            return Next::Follow { term: core.hard_state.term, leader: None };
+        }
+        if let Some(to) = abler.filter(|_| self.transfer.is_none()) {
+            self.transfer = Some(Transfer { to, elapsed: 0, told: false });
         }
         Next::Stay
+    }
+
+    /// The peer that votes and holds most on its disk; one that is alive, if there is any.
+    fn longest(&self, core: &Core) -> Option<NodeId> {
+        let voters = self.progress.iter().filter(|(id, _)| core.config.membership.is_voter(**id));
+        voters.max_by_key(|(_, progress)| (progress.active, progress.matched())).map(|(id, _)| *id)
     }
 
     pub(crate) fn propose(
@@ -157,9 +199,7 @@ impl Leader {
         core: &mut Core,
         to: Option<NodeId>,
     ) -> Result<NodeId, Refusal> {
-        let voters = self.progress.iter().filter(|(id, _)| core.config.membership.is_voter(**id));
-        let longest = voters.max_by_key(|(_, progress)| (progress.active, progress.matched()));
-        let to = to.or(longest.map(|(id, _)| *id)).unwrap_or(core.config.id);
+        let to = to.or_else(|| self.longest(core)).unwrap_or(core.config.id);
         if !self.progress.contains_key(&to) || !core.config.membership.is_voter(to) {
             return Err(Refusal::UnknownPeer(to));
         }
@@ -265,6 +305,10 @@ impl Leader {
             return Next::Follow { term: core.hard_state.term, leader: None };
         }
         Next::Stay
+    }
+
+    fn matched(&self, peer: NodeId) -> Index {
+        self.progress.get(&peer).map(Progress::matched).unwrap_or_default()
     }
 
     /// Tells the target of a hand-over to campaign, once it holds the whole log.

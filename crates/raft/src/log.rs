@@ -203,6 +203,11 @@ impl Log {
         hard_state
     }
 
+    /// The oldest write that was handed out and is not done.
+    pub(crate) fn oldest_write(&self) -> Option<Ticket> {
+        self.writes.front().map(|write| write.ticket)
+    }
+
     /// Raises the commit index, as far as the log reaches.
     pub(crate) fn commit(&mut self, index: Index) {
         self.committed = self.committed.max(index.min(self.last));
