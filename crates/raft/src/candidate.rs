@@ -58,7 +58,7 @@ impl Candidate {
 
     pub(crate) fn on_tick(&mut self, core: &mut Core) -> Next {
         self.elapsed += 1;
-        if self.elapsed < self.patience {
+        if self.elapsed < self.patience || !core.may_campaign() {
             Next::Stay
         } else if core.config.pre_vote {
             Next::PreCampaign

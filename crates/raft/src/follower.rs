@@ -35,6 +35,15 @@ impl Follower {
         Follower { leader, connected: true, elapsed: 0, patience, reads: BTreeMap::new() }
     }
 
+    /// The same in a later term, in which nobody is known to lead. It goes on waiting where it was:
+    /// only a leader and a candidate that it votes for are worth more patience (section 5.2). Else
+    /// somebody who campaigns often and cannot win, because its log or its disk is behind, would
+    /// keep the others from ever campaigning.
+    pub(crate) fn leaderless(&self) -> Follower {
+        let Follower { elapsed, patience, .. } = *self;
+        Follower { leader: None, connected: true, elapsed, patience, reads: BTreeMap::new() }
+    }
+
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.leader
     }
@@ -46,7 +55,7 @@ impl Follower {
 
     pub(crate) fn on_tick(&mut self, core: &mut Core) -> Next {
         self.elapsed += 1;
-        if self.elapsed >= self.patience && core.is_voter() {
+        if self.elapsed >= self.patience && core.may_campaign() {
             return if core.config.pre_vote {
                 Next::PreCampaign
             } else {

@@ -122,9 +122,18 @@ pub(crate) enum Role {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Stay,
-    Follow { term: Term, leader: Option<NodeId> },
+    Follow {
+        term: Term,
+        leader: Option<NodeId>,
+    },
+    /// Somebody is in a later term. That alone is no reason to wait longer for a leader.
+    Enter {
+        term: Term,
+    },
     PreCampaign,
-    Campaign { transfer: bool },
+    Campaign {
+        transfer: bool,
+    },
     Lead,
 }
 
@@ -353,7 +362,7 @@ impl Node {
             // Somebody who lost touch asks for votes; the leader is well (section 6, last part).
             Body::Vote { transfer: false, .. } if message.term > term && self.is_led() => false,
             _ if message.term > term => {
-                self.transition(Next::Follow { term: message.term, leader: None });
+                self.transition(Next::Enter { term: message.term });
                 true
             }
             _ if message.term < term => {
@@ -477,6 +486,16 @@ impl Node {
                 self.role = Role::Follower(Follower::new(core, leader));
                 Next::Stay
             }
+            Next::Enter { term } => {
+                self.role.abandon_reads(core);
+                core.enter(term);
+                let follower = match &self.role {
+                    Role::Follower(follower) => follower.leaderless(),
+                    Role::Candidate(_) | Role::Leader(_) => Follower::new(core, None),
+                };
+                self.role = Role::Follower(follower);
+                Next::Stay
+            }
             Next::PreCampaign => {
                 self.role.abandon_reads(core);
                 let (candidate, next) = Candidate::ask(core);
@@ -589,6 +608,12 @@ impl Core {
     /// Whether our vote for ourselves in this term is on disk.
     pub(crate) fn has_own_vote_on_disk(&self) -> bool {
         self.written == self.hard_state && self.written.vote == Some(self.config.id)
+    }
+
+    /// Whether term and vote are on disk. Who still waits for that does not campaign again: it could
+    /// not win, and its terms would keep others from winning.
+    pub(crate) fn may_campaign(&self) -> bool {
+        self.is_voter() && self.written == self.hard_state
     }
 
     /// The other members, ascending.
