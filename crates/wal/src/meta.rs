@@ -209,7 +209,8 @@ impl<F: DiskFile> MetaFiles<F> {
     }
 
     /// Opens all copies, makes them equal to the newest, and all of that durable. A copy that was
-    /// missing is created.
+    /// missing is created; one that is whole is written again, for it may be readable and yet not
+    /// on the disk, if the process that wrote it died of a failed sync.
     pub(crate) fn open<D: Disk<File = F>>(
         disk: &D,
         copies: &[Copy],
@@ -232,17 +233,17 @@ impl<F: DiskFile> MetaFiles<F> {
                 *syncs += 1;
             }
         }
+        let is_whole = |number: &usize| copies[*number] == Copy::Whole(*meta);
+        let (whole, others): (Vec<usize>, Vec<usize>) = (0..COPIES).partition(is_whole);
         let block = meta.encode();
-        for (number, copy) in copies.iter().enumerate() {
-            match &files[number] {
-                None => files[number] = Some(create_copy(disk, number, meta, syncs)?),
-                Some(file) if *copy != Copy::Whole(*meta) => {
-                    tried(|| format!("writing META.{number}"), file.write_at(&block, 0))?;
-                    tried(|| format!("syncing META.{number}"), file.sync())?;
-                    *syncs += 1;
-                }
-                Some(_) => {}
-            }
+        for number in others.into_iter().chain(whole) {
+            let Some(file) = &files[number] else {
+                files[number] = Some(create_copy(disk, number, meta, syncs)?);
+                continue;
+            };
+            tried(|| format!("writing META.{number}"), file.write_at(&block, 0))?;
+            tried(|| format!("syncing META.{number}"), file.sync())?;
+            *syncs += 1;
         }
         Ok(MetaFiles { files: files.into_iter().flatten().collect() })
     }

@@ -39,6 +39,8 @@ pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) end: u64,
     /// Sectors of the last segment to fill with zeros before that.
     pub(crate) clear: Vec<usize>,
+    /// What the last write to the last segment was, from where to where.
+    pub(crate) newest: std::ops::Range<usize>,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -51,6 +53,9 @@ pub(crate) struct Survey {
     pub(crate) bad: Option<usize>,
     /// Never written, with a few bits set nevertheless.
     pub(crate) rotted: Vec<usize>,
+    /// Intact sectors of batches that end before: what is left of a longer one that had the same
+    /// number, was torn, and was cut by a recovery whose own writes failed.
+    pub(crate) remains: Vec<usize>,
     /// The first intact sector of a later batch.
     pub(crate) later: Option<usize>,
     /// The head in the batch's trailer.
@@ -75,6 +80,7 @@ impl Survey {
                 Sector::Intact { batch, .. } if batch > expected => {
                     survey.later.get_or_insert(offset);
                 }
+                Sector::Intact { batch, .. } if batch < expected => survey.remains.push(offset),
                 _ => {
                     survey.bad.get_or_insert(offset);
                 }
@@ -102,6 +108,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
             segments: Vec::new(),
             end: 0,
             clear: Vec::new(),
+            newest: 0..0,
             warnings: Vec::new(),
         };
         let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment::number(name)).collect();
@@ -155,10 +162,12 @@ impl<'a, D: Disk> Recovery<'a, D> {
         self.places.add_file(number, file.clone());
         self.segments.push(Scanned { number, file, len: bytes.len() as u64, base });
         let mut slot = 0;
+        self.newest = 0..0;
         let flaw = loop {
             match batch::find(&bytes, salt, slot) {
                 Ok(found) => {
                     self.accept(&found, salt)?;
+                    self.newest = slot..found.end;
                     slot = found.end;
                 }
                 Err(flaw) => break flaw,
@@ -225,12 +234,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
         let survey = Survey::of(bytes, salt, slot, self.chain.batch + 1);
         let name = segment::name(salt.segment);
         if survey.is_blank() {
-            if later.is_empty() && !survey.rotted.is_empty() {
-                self.warnings.push(format!(
-                    "{name} at offset {}: flipped bits where nothing was written; cleared",
-                    survey.rotted[0]
-                ));
-                self.clear = survey.rotted;
+            if later.is_empty() {
+                self.tidy(&name, survey);
             }
             return Ok(());
         }
@@ -246,7 +251,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
             || self.meta.synced.batch > self.chain.batch
             // A segment is begun only when the one before is synced.
             || !later.is_empty();
-        if !synced && survey.bad.is_none() && flaw == Flaw::Blank {
+        // Remains of an earlier batch stand for blanks.
+        let lacks_sectors = flaw == Flaw::Blank || flaw == Flaw::Bad && !survey.remains.is_empty();
+        if !synced && survey.bad.is_none() && lacks_sectors {
             self.cut(&name, slot, known, survey);
             return Ok(());
         }
@@ -264,6 +271,21 @@ impl<'a, D: Disk> Recovery<'a, D> {
         })
     }
 
+    /// Nothing was written there that anybody needs: it shall be blank.
+    fn tidy(&mut self, name: &str, survey: Survey) {
+        let what = [
+            (&survey.rotted, "flipped bits where nothing was written"),
+            (&survey.remains, "remains of a torn batch"),
+        ];
+        for (sectors, what) in what {
+            if let Some(first) = sectors.first() {
+                self.warnings.push(format!("{name} at offset {first}: {what}; cleared"));
+            }
+        }
+        self.clear = survey.rotted;
+        self.clear.extend(survey.remains);
+    }
+
     /// A batch that never became whole: it was not acknowledged, and goes.
     fn cut(&mut self, name: &str, slot: usize, known: Option<Head>, survey: Survey) {
         let what = known.map_or_else(
@@ -276,6 +298,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
         ));
         self.clear = survey.own;
         self.clear.extend(survey.rotted);
+        self.clear.extend(survey.remains);
     }
 
     /// Whether the next segment says that the log went on there from where it stands now.

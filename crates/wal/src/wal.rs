@@ -444,6 +444,11 @@ fn take_lock<D: Disk>(disk: &D) -> Result<D::Lock, WalError> {
 }
 
 /// Makes durable what recovery found, removes what it found to be nothing.
+///
+/// The newest batch is written again, not only synced: if the process that wrote it died of a failed
+/// sync, the system may show what is not on the disk and count it as clean, so that no sync writes
+/// it. Batches before it were synced before it was written. The bytes do not change, so a loss of
+/// power meanwhile harms nothing.
 fn settle<D: Disk>(
     disk: &D,
     recovery: &Recovery<'_, D>,
@@ -452,6 +457,13 @@ fn settle<D: Disk>(
 ) -> Result<(), WalError> {
     if let Some(last) = recovery.segments.last() {
         let name = segment::name(last.number);
+        let mut newest = vec![0; recovery.newest.len()];
+        let at = recovery.newest.start as u64;
+        if !newest.is_empty() {
+            let again =
+                last.file.read_at(&mut newest, at).and_then(|()| last.file.write_at(&newest, at));
+            tried(|| format!("writing the newest batch of {name} again"), again)?;
+        }
         for offset in &recovery.clear {
             let done = last.file.write_at(&[0; SECTOR], *offset as u64);
             tried(|| format!("clearing the torn tail of {name}"), done)?;
