@@ -207,6 +207,69 @@ fn the_first_failed_operation_is_the_last() {
     }
 }
 
+/// What a failed sync did not write can be read as long as power lasts, and no later sync writes it.
+#[test]
+fn what_is_found_after_a_failed_sync_survives_a_loss_of_power() {
+    let reference = MemoryDisk::default();
+    let run = |disk: &MemoryDisk| -> std::io::Result<()> {
+        let mut wal =
+            Wal::create(disk.clone(), IDENTITY, OPTIONS).map_err(std::io::Error::other)?;
+        for index in 1..=3 {
+            let hard_state = Some(HardState { term: index, vote: 7 });
+            wal.append(&Batch { hard_state, ..batch(index, index..=index, 3000) })?;
+        }
+        Ok(())
+    };
+    run(&reference).unwrap();
+    for at in 0..reference.operations() {
+        let disk = MemoryDisk::default();
+        disk.set_fuse(at, Fault::Error);
+        assert!(run(&disk).is_err(), "operation {at}");
+        disk.process_died();
+        let Ok((_, found)) = open(&disk) else { continue };
+        let after = disk.after_power_loss(|_| false);
+        let (_, again) = open(&after).unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        assert_eq!(again.entries, found.entries, "operation {at}");
+        assert_eq!(again.hard_state, found.hard_state, "operation {at}");
+    }
+}
+
+/// A recovery whose own write fails leaves remains of a torn batch behind.
+#[test]
+fn remains_of_a_torn_batch_are_cleared_later() {
+    let disk = MemoryDisk::default();
+    let mut wal = Wal::create(disk.clone(), IDENTITY, Options { segment_bytes: 8 * 4096 }).unwrap();
+    wal.append(&batch(1, 1..=1, 40)).unwrap();
+    disk.set_fuse(0, Fault::PowerLoss);
+    wal.append(&batch(1, 2..=2, 9000)).unwrap_err();
+    drop(wal);
+    // All sectors but one of the long batch are there.
+    let kept = disk.unsynced() - 3;
+    disk.lose_power(|thing| thing != kept);
+    // Recovery reads, writes META four times and the newest batch once, clears and syncs in vain.
+    let torn = disk.copy();
+    let probe = disk.copy();
+    open(&probe).unwrap();
+    for at in 0..probe.operations() {
+        let disk = torn.copy();
+        disk.set_fuse(at, Fault::Error);
+        assert!(open(&disk).is_err(), "operation {at}");
+        disk.process_died();
+        let (mut wal, found) = open(&disk).unwrap();
+        assert_eq!(found.entries.len(), 1, "operation {at}");
+        wal.append(&batch(2, 2..=2, 40)).unwrap();
+        drop(wal);
+        disk.lose_power(|_| false);
+        let (mut wal, found) =
+            open(&disk).unwrap_or_else(|error| panic!("operation {at}: {error}"));
+        assert_eq!(found.entries.len(), 2, "operation {at}");
+        wal.append(&batch(2, 3..=3, 5000)).unwrap();
+        drop(wal);
+        let (_, found) = open(&disk).unwrap();
+        assert_eq!((found.entries.len(), found.warnings), (3, vec![]), "operation {at}");
+    }
+}
+
 #[test]
 fn an_append_costs_one_sync() {
     let disk = MemoryDisk::default();
