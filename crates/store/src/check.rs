@@ -15,7 +15,7 @@ use crate::command::{
 
 /// How deeply transactions may be nested. The default limit of operations allows no deeper nesting
 /// and no client's decoder comes near; it bounds the stack whatever limit is configured.
-const DEPTH_MAX: usize = 128;
+pub(crate) const DEPTH_MAX: usize = 128;
 
 impl Command {
     /// Whether the command makes sense by itself, in etcd's order of checks.

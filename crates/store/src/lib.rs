@@ -41,6 +41,7 @@
 mod check;
 mod command;
 mod history;
+mod model;
 mod outcome;
 mod record;
 mod store;
@@ -51,6 +52,7 @@ pub use command::{
     Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, LeaseId,
     Limits, Op, Operand, Put, Range, Refusal, Revision, SortOrder, SortTarget, Txn,
 };
+pub use model::{Mark, Model};
 pub use outcome::{Change, OpOutcome, Outcome, RangeResult, TxnOutcome};
 pub use store::Store;
 pub use view::View;

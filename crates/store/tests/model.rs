@@ -1,12 +1,9 @@
-//! Random programs, malformed ones included, against a second, dumb store: every answer, then
-//! every revision of history. Sweeps of random size run in between on one store and only at the end
+//! Random programs, malformed ones included, against the [`Model`]: every answer, then every
+//! revision of history. Sweeps of random size run in between on one store and only at the end
 //! on another; neither may show.
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
-mod dumb;
-
 use bytes::Bytes;
-use dumb::Dumb;
 use proptest::prelude::*;
 use store::*;
 
@@ -154,26 +151,32 @@ fn all_at(revision: i64) -> Range {
     Range { key: "\0".into(), range_end: "\0".into(), revision, ..Range::default() }
 }
 
-fn same_history(view: &View, dumb: &Dumb) {
-    assert_eq!(view.revision().0, dumb.revision());
-    assert_eq!(view.compacted(), dumb.compacted());
-    for revision in -2..=dumb.revision() + 2 {
+fn same_history(view: &View, model: &Model) {
+    assert_eq!(view.revision(), model.revision());
+    assert_eq!(view.compacted(), model.compacted());
+    for revision in -2..=model.revision().0 + 2 {
         let range = all_at(revision);
-        assert_eq!(view.range(&range), dumb.range(&range), "at {revision}");
+        let found = view.range(&range);
+        assert_eq!(found, model.range(&range), "at {revision}");
+        if let (1.., Ok(found)) = (revision, found) {
+            assert!(model.contents(Revision(revision)).eq(&found.kvs), "at {revision}");
+        }
         let some = Range { key: "b".into(), range_end: "d".into(), limit: 1, ..range };
-        assert_eq!(view.range(&some), dumb.range(&some), "at {revision}");
+        assert_eq!(view.range(&some), model.range(&some), "at {revision}");
         for key in ["a", "b", "aa", "zz"] {
             let one = Range { key: key.into(), revision, ..Range::default() };
-            assert_eq!(view.range(&one), dumb.range(&one), "{key} at {revision}");
+            assert_eq!(view.range(&one), model.range(&one), "{key} at {revision}");
         }
     }
-    assert_eq!(view.keys(), dumb.range(&all_at(0)).unwrap().count as u64);
+    assert_eq!(view.keys(), model.range(&all_at(0)).unwrap().count as u64);
 }
 
-fn same_changes(store: &Store, dumb: &Dumb) {
-    for from in -2..=dumb.revision() + 1 {
-        let changes = store.changes(Revision(from)).map(Iterator::collect::<Vec<_>>);
-        assert_eq!(changes, dumb.changes(from), "from {from}");
+fn same_changes(store: &Store, model: &Model) {
+    for from in -2..=model.revision().0 + 1 {
+        let from = Revision(from);
+        let changes = store.changes(from).map(Iterator::collect::<Vec<_>>);
+        let expected = model.changes(from).map(|changes| changes.cloned().collect());
+        assert_eq!(changes, expected, "from {from:?}");
     }
 }
 
@@ -184,26 +187,24 @@ fn by_key(mut result: RangeResult) -> RangeResult {
 }
 
 fn run(program: &[Step]) {
-    let (mut store, mut unswept, mut dumb) = (Store::new(), Store::new(), Dumb::new());
+    let (mut store, mut unswept, mut model) = (Store::new(), Store::new(), Model::new());
     let mut kept = Vec::new();
     for step in program {
         match step {
             Step::Apply(command) => {
-                let expected = dumb.apply(command);
+                let expected = model.apply(command);
                 assert_eq!(store.apply(command), expected, "{command:?}");
                 assert_eq!(unswept.apply(command), expected, "{command:?}");
             }
             Step::Read(range) => {
-                let (ours, theirs) = (store.view().range(range), dumb.range(range));
+                let (ours, theirs) = (store.view().range(range), model.range(range));
                 assert_eq!(ours.map(by_key), theirs.map(by_key), "{range:?}");
             }
             Step::ReadTxn(txn) => {
-                let theirs = match dumb.apply(&Command::Txn(txn.clone())) {
-                    Ok(Outcome::Txn(outcome)) => Ok(outcome),
-                    Ok(other) => panic!("{other:?}"),
-                    Err(refusal) => Err(refusal),
-                };
-                assert_eq!(store.view().txn(txn), theirs, "{txn:?}");
+                let expected = model.txn(txn);
+                assert_eq!(store.view().txn(txn), expected, "{txn:?}");
+                let applied = model.apply(&Command::Txn(txn.clone()));
+                assert_eq!(applied, expected.map(Outcome::Txn), "{txn:?}");
             }
             Step::Sweep(versions_max) => {
                 store.sweep(*versions_max);
@@ -211,33 +212,35 @@ fn run(program: &[Step]) {
             Step::Burst(key) => {
                 for _ in 0..20 {
                     let put = Command::Put(Put { key: key.clone(), ..Put::default() });
-                    let expected = dumb.apply(&put);
+                    let expected = model.apply(&put);
                     assert_eq!(store.apply(&put), expected);
                     assert_eq!(unswept.apply(&put), expected);
                 }
             }
-            Step::Keep => kept.push((store.view(), dumb.clone())),
+            Step::Keep => kept.push((store.view(), model.clone(), model.mark())),
         }
-        assert_eq!(store.revision().0, dumb.revision());
+        assert_eq!(store.revision(), model.revision());
     }
-    same_history(&store.view(), &dumb);
-    same_changes(&store, &dumb);
+    same_history(&store.view(), &model);
+    same_changes(&store, &model);
     while store.sweep(1) {}
     while unswept.sweep(1000) {}
     for store in [&store, &unswept] {
-        same_history(&store.view(), &dumb);
-        same_changes(store, &dumb);
+        same_history(&store.view(), &model);
+        same_changes(store, &model);
     }
     assert_eq!(store.view().bytes(), unswept.view().bytes(), "what is left is the same");
-    for (view, dumb) in &kept {
-        same_history(view, dumb);
+    for (view, then, mark) in kept.iter().rev() {
+        same_history(view, then);
+        model.rewind(*mark);
+        same_history(view, &model);
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
-    fn store_does_what_a_dumb_one_does(program in prop::collection::vec(step(), 1..40)) {
+    fn store_does_what_the_model_does(program in prop::collection::vec(step(), 1..40)) {
         run(&program);
     }
 }
@@ -277,7 +280,10 @@ fn nesting_has_an_end() {
         }
         Command::Txn(txn)
     };
-    let mut store = Store::new();
+    let (mut store, mut model) = (Store::new(), Model::new());
+    for depth in [1000, 129, 128] {
+        assert_eq!(model.apply(&nest(depth)).is_ok(), depth == 128);
+    }
     assert_eq!(store.apply(&nest(1000)), Err(Refusal::TooManyOps));
     assert_eq!(store.apply(&nest(129)), Err(Refusal::TooManyOps));
     assert_eq!(store.revision().0, 1);
