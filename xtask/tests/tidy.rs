@@ -62,9 +62,21 @@ fn the_deterministic_crates_have_no_clock_no_chance_and_no_order_of_hashes() {
     none(found, "the same inputs give the same outputs: pass it in");
 }
 
+/// Else a seed would not be a run. The farm and the commands around it look at the clock, for the
+/// time that it all takes.
+#[test]
+fn a_simulated_life_has_no_clock_no_chance_and_no_order_of_hashes() {
+    let banned = ["HashMap", "HashSet", "Instant", "SystemTime", "RandomState", "rand"];
+    let around = ["farm.rs", "main.rs", "planted.rs"];
+    let is_life = |source: &&Source| !around.iter().any(|name| source.path.ends_with(name));
+    let sources = shipped(&["sim"]);
+    let found = sources.iter().filter(is_life).flat_map(|s| words(s, &banned)).collect();
+    none(found, "draw it from the seed, or put it in order");
+}
+
 #[test]
 fn async_stays_at_the_shore() {
-    let inner = shipped(&["raft", "store", "replica", "wal"]);
+    let inner = shipped(&["raft", "store", "replica", "wal", "sim"]);
     none(inner.iter().flat_map(|s| words(s, &["async", "await"])).collect(), "no async inside");
 }
 

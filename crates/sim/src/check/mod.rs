@@ -1,0 +1,4 @@
+//! What must hold of a run.
+
+pub mod linearizability;
+pub mod oracle;

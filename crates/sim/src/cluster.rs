@@ -1,0 +1,699 @@
+//! The cluster: machines, network, clients and an agenda, in one thread.
+//!
+//! Everything that takes time in a real cluster is an event here. What a member does at an event is
+//! what the server's threads do: the node's thread takes its inbox and lets the replica handle it as
+//! one batch; the disk's thread takes all that is queued, writes and syncs once, and lets the
+//! promises go; a network thread answers reads from what is published.
+
+use crate::agenda::Agenda;
+use crate::chance::{Chance, Stream};
+use crate::check::linearizability::{Answer, Request};
+use crate::check::oracle::Oracle;
+use crate::clients::{Asking, Clients, Fate, Way, serve};
+use crate::fault::{Fault, Tally};
+use crate::machine::{Death, Done, Life, Machine, Work};
+use crate::marks::{Mark, Marks};
+use crate::network::Network;
+use crate::trace::Trace;
+use crate::weather::{Micros, Weather};
+use raft::{Body, FetchFor, Message, NodeId, RoleName, Status};
+use replica::{Input, Outbox, PeerMessage, Reply, RequestId};
+use std::collections::BTreeMap;
+use store::{Outcome, Refusal};
+
+/// Everything there is.
+pub struct Cluster {
+    pub(crate) weather: Weather,
+    pub(crate) agenda: Agenda<Event>,
+    pub(crate) machines: Vec<Machine>,
+    pub(crate) network: Network,
+    pub(crate) clients: Clients,
+    pub(crate) oracle: Oracle,
+    pub(crate) storm: crate::storm::Storm,
+    pub(crate) marks: Marks,
+    pub(crate) faults: Tally,
+    pub(crate) trace: Trace,
+    pub(crate) time: Chance,
+    pub(crate) disks: Chance,
+    pub(crate) members: Chance,
+    /// Requests that members were given and have not answered.
+    pub(crate) asked: BTreeMap<RequestId, Asked>,
+    requests: u64,
+    pub(crate) boots: u64,
+    /// Processes that died.
+    pub(crate) deaths: u64,
+}
+
+/// Who waits for the answer to a request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    pub(crate) member: NodeId,
+    pub(crate) what: Asks,
+}
+
+/// What a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// This operation of a client's.
+    Operation(usize),
+    /// The member's own name to be known.
+    Publish,
+    /// Leadership to move.
+    Transfer,
+    /// Nobody waits any more.
+    Cancelled,
+}
+
+/// What can happen. A `u64` beside a member names its life: what was meant for one that has ended
+/// does not happen.
+pub(crate) enum Event {
+    /// A member's clock ticks.
+    Tick(NodeId, u64),
+    /// Its node thread takes its inbox.
+    Round(NodeId, u64),
+    /// A message arrives.
+    Arrive(NodeId, NodeId, Box<PeerMessage>),
+    /// Its disk thread has done what it was at.
+    Work(NodeId, u64),
+    /// Its preparing thread has prepared a segment.
+    Prepare(NodeId, u64),
+    /// A machine starts its member.
+    Start(NodeId),
+    /// A process dies.
+    Die(NodeId, u64, Death),
+    /// A member believes that a connection broke.
+    Hint(NodeId, NodeId),
+    /// A client does something.
+    Next(u32),
+    /// A request reaches its member.
+    Reach(Box<Asking>),
+    /// A network thread answers a read from what is published.
+    Serve(NodeId, u64, usize),
+    /// A client hears of its operation.
+    Hear(usize, Box<Fate>),
+    /// A client has waited long enough.
+    GiveUp(usize),
+    /// A fault strikes.
+    Strike(Fault),
+    /// A cut ends.
+    Mend(u64),
+    /// Room is made on a disk.
+    MakeRoom(NodeId),
+}
+
+impl Cluster {
+    /// A cluster in which nothing runs yet.
+    pub fn new(seed: u64, weather: Weather, trace: Trace) -> Cluster {
+        let mut members = Chance::new(seed, Stream::Members);
+        let machine = |id| Machine::new(NodeId(id), members.next());
+        let machines = (1..=weather.size).map(machine).collect();
+        let chance = |stream| Chance::new(seed, stream);
+        Cluster {
+            agenda: Agenda::new(),
+            machines,
+            network: Network::new(&weather, chance(Stream::Network)),
+            clients: Clients::new(&weather.load, weather.size, chance(Stream::Clients)),
+            oracle: Oracle::new(),
+            storm: crate::storm::Storm::new(chance(Stream::Faults)),
+            marks: Marks::default(),
+            faults: Tally::default(),
+            trace,
+            time: chance(Stream::Time),
+            disks: chance(Stream::Disk),
+            members,
+            asked: BTreeMap::new(),
+            requests: 0,
+            boots: 0,
+            deaths: 0,
+            weather,
+        }
+    }
+
+    /// The members' names.
+    pub(crate) fn ids(&self) -> Vec<NodeId> {
+        self.machines.iter().map(|machine| machine.id).collect()
+    }
+
+    pub(crate) fn machine(&mut self, id: NodeId) -> &mut Machine {
+        &mut self.machines[id.0 as usize - 1]
+    }
+
+    /// A member's state, while it runs.
+    pub(crate) fn status(&self, id: NodeId) -> Option<Status> {
+        let machine = &self.machines[id.0 as usize - 1];
+        machine.life.as_ref().map(|life| life.replica.status())
+    }
+
+    /// Who leads the latest term, while it runs and knows it.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        let leads = |status: &Status| status.role == RoleName::Leader;
+        let leaders = self.machines.iter().filter_map(|machine| self.status(machine.id));
+        leaders.filter(leads).max_by_key(|status| status.term).map(|status| status.id)
+    }
+
+    /// Lets time pass until a moment.
+    pub(crate) fn run_until(&mut self, end: Micros) {
+        while let Some(event) = self.agenda.next_until(end) {
+            self.happen(event);
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        crate::run::now_at(self.agenda.number(), self.agenda.now());
+        self.trace.note(&[self.agenda.now()]);
+        match event {
+            Event::Tick(id, boot) => self.on_tick(id, boot),
+            Event::Round(id, boot) => self.on_round(id, boot),
+            Event::Arrive(from, to, message) => self.on_arrive(from, to, *message),
+            Event::Work(id, boot) => self.on_work(id, boot),
+            Event::Prepare(id, boot) => self.on_prepare(id, boot),
+            Event::Start(id) => self.start(id),
+            Event::Die(id, boot, death) => {
+                if self.machine(id).life(boot).is_some() {
+                    self.die(id, death);
+                }
+            }
+            Event::Hint(id, peer) => self.push(id, Input::Disconnected(peer)),
+            Event::Next(client) => self.on_next(client),
+            Event::Reach(asking) => self.on_reach(*asking),
+            Event::Serve(id, boot, operation) => self.on_serve(id, boot, operation),
+            Event::Hear(operation, fate) => self.on_hear(operation, *fate),
+            Event::GiveUp(operation) => self.on_give_up(operation),
+            Event::Strike(fault) => self.strike(fault),
+            Event::Mend(number) => self.network.mend(number),
+            Event::MakeRoom(id) => self.machine(id).disk.set_room(None),
+        }
+    }
+
+    /// Whether a process stands still; then its event happens when it goes on.
+    fn is_paused(&mut self, id: NodeId, event: Event) -> Result<(), ()> {
+        let until = self.machine(id).paused_until;
+        if until <= self.agenda.now() {
+            return Ok(());
+        }
+        self.agenda.add_at(until, event);
+        Err(())
+    }
+
+    fn on_tick(&mut self, id: NodeId, boot: u64) {
+        if self.machine(id).life(boot).is_none()
+            || self.is_paused(id, Event::Tick(id, boot)).is_err()
+        {
+            return;
+        }
+        let tick = self.weather.members.tick * 1000 / self.machine(id).clock;
+        self.agenda.add(tick, Event::Tick(id, boot));
+        self.push(id, Input::Tick);
+    }
+
+    /// Puts something into a member's inbox, if it runs.
+    pub(crate) fn push(&mut self, id: NodeId, input: Input) {
+        let now = self.agenda.now();
+        let starved = self.machine(id).starved_until > now;
+        let Some(life) = &mut self.machine(id).life else { return };
+        life.inbox.push(input);
+        if !std::mem::replace(&mut life.round_due, true) {
+            let boot = life.boot;
+            let late = if starved { self.weather.members.election() / 4 } else { 10 };
+            let hop = 1 + self.time.around(late);
+            self.agenda.add(hop, Event::Round(id, boot));
+        }
+    }
+
+    /// The node's thread: one batch, and what follows from it.
+    fn on_round(&mut self, id: NodeId, boot: u64) {
+        if self.machine(id).life(boot).is_none()
+            || self.is_paused(id, Event::Round(id, boot)).is_err()
+        {
+            return;
+        }
+        let Some(life) = self.machine(id).life(boot) else { return };
+        life.round_due = false;
+        let inputs = std::mem::take(&mut life.inbox);
+        let mut outbox = Outbox::default();
+        life.replica.handle(inputs, &mut outbox);
+        self.carry_out(id, outbox);
+    }
+
+    /// Does what a round asks for, in the order in which the server does.
+    pub(crate) fn carry_out(&mut self, id: NodeId, mut outbox: Outbox) {
+        for persist in std::mem::take(&mut outbox.persists) {
+            self.note_replaced(id, &persist);
+            let write = self.machine(id).ledger.ask(id, persist);
+            self.oracle.note_write(id, &write);
+            self.queue(id, Work::Persist(write));
+        }
+        if let Some(published) = outbox.published.take()
+            && let Some(life) = &mut self.machine(id).life
+        {
+            life.published = published;
+        }
+        self.observe(id);
+        for (to, message) in std::mem::take(&mut outbox.peers) {
+            self.send(id, to, message);
+        }
+        for fetch in std::mem::take(&mut outbox.fetches) {
+            self.marks.sometimes(Mark::FetchForApply, fetch.purpose == FetchFor::Apply);
+            self.marks.sometimes(Mark::FetchForPeer, fetch.purpose != FetchFor::Apply);
+            let (now, to) = (self.agenda.now(), fetch.to);
+            self.trace.line(now, || format!("n{id} fetch {}..{to}", fetch.from));
+            self.queue(id, Work::Fetch(fetch));
+        }
+        for (request, reply) in std::mem::take(&mut outbox.replies) {
+            self.on_reply(id, request, reply);
+        }
+        self.begin_work(id);
+        if outbox.more
+            && let Some(life) = &mut self.machine(id).life
+            && !std::mem::replace(&mut life.round_due, true)
+        {
+            let boot = life.boot;
+            self.agenda.add(1, Event::Round(id, boot));
+        }
+    }
+
+    fn observe(&mut self, id: NodeId) {
+        let before = self.oracle.seen(id);
+        self.oracle.observe(&self.machines, id, &mut self.marks);
+        let Some(status) = self.status(id) else { return };
+        let last = status.last.index.0;
+        self.trace.note(&[id.0, status.term.0, last, status.durable.0, status.applied.0]);
+        let now = self.agenda.now();
+        if before.is_none_or(|before| before.role != status.role) {
+            self.trace.line(now, || format!("n{id}@{} becomes {:?}", status.term, status.role));
+            self.ambush(id, status.role != RoleName::Follower);
+        }
+        if status.role == RoleName::Leader && self.is_on_the_brink(id, status) {
+            self.ambush_surely(id);
+        }
+        let applied = before.map_or(0, |before| before.applied.0);
+        if self.trace.is_kept() && applied < status.applied.0 {
+            let (from, to) = (applied + 1, status.applied);
+            self.trace.line(now, || format!("n{id} apply {from}..{to}"));
+        }
+    }
+
+    /// Whether a leader has an entry of an earlier term on a quorum of disks, and none of its own:
+    /// what it has there is not committed, and may be replaced if it dies now (figure 8).
+    fn is_on_the_brink(&self, id: NodeId, status: Status) -> bool {
+        let log = &self.machines[id.0 as usize - 1].ledger.memory;
+        let next = log.get(status.commit.next());
+        next.is_some_and(|next| {
+            let has = |machine: &&Machine| {
+                machine.ledger.disk.prefix(next.entry.at.index) == Some(next.prefix)
+            };
+            let holders = || self.machines.iter().filter(has).count();
+            next.entry.at.term < status.term && holders() > self.machines.len() / 2
+        })
+    }
+
+    fn note_replaced(&mut self, id: NodeId, persist: &raft::Persist) {
+        let ledger = &self.machine(id).ledger;
+        let replaced = ledger.replaced_by(persist);
+        self.marks.sometimes(Mark::Conflict, replaced > 0);
+        self.marks.sometimes(Mark::LongConflict, replaced > 2);
+        if let Some(first) = persist.entries.first().filter(|_| replaced > 0) {
+            let prefix = self.machine(id).ledger.memory.prefix(first.at.index);
+            self.oracle.check_replaced(id, first.at.index, prefix);
+            let has = |machine: &&Machine| machine.ledger.disk.prefix(first.at.index) == prefix;
+            let holders = self.machines.iter().filter(has).count();
+            self.marks.sometimes(Mark::Figure8, holders > self.machines.len() / 2);
+        }
+    }
+
+    /// Sends a message, or gives it back if the sender knows that it did not.
+    fn send(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
+        let now = self.agenda.now();
+        let unreachable = self.network.is_cut((from, to)) || self.machine(to).life.is_none();
+        if unreachable
+            && let Some(refusal) = message.refusal()
+            && self.time.one_in(2)
+        {
+            self.push(from, Input::Peer(to, refusal));
+            return;
+        }
+        match &message {
+            PeerMessage::Raft(message) => {
+                self.oracle.check_claim(&self.machines, message);
+                self.note_message(message);
+                self.trace.line(now, || message.to_string());
+            }
+            PeerMessage::Forward { term, proposals } => {
+                let count = proposals.len();
+                self.trace.line(now, || format!("n{from}@{term} -> n{to} Forward {count}"));
+            }
+            PeerMessage::Refused { sequences, .. } => {
+                self.marks.sometimes(Mark::ForwardRefused, true);
+                self.trace.line(now, || format!("n{from} -> n{to} Refused {sequences:?}"));
+            }
+        }
+        let arrivals = self.network.arrivals(now, (from, to), &mut self.faults);
+        for at in arrivals {
+            self.agenda.add_at(at, Event::Arrive(from, to, Box::new(message.clone())));
+        }
+    }
+
+    fn note_message(&mut self, message: &Message) {
+        let refused = matches!(message.body, Body::PreVoteReply { granted: false });
+        self.marks.sometimes(Mark::PreVoteRefused, refused);
+        self.marks.sometimes(Mark::FollowerRead, matches!(message.body, Body::ReadReply { .. }));
+        let promise = matches!(
+            message.body,
+            Body::Vote { .. } | Body::VoteReply { granted: true } | Body::Appended { .. }
+        );
+        if promise {
+            self.ambush(message.from, true);
+        }
+    }
+
+    fn on_arrive(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
+        if !self.network.is_cut((from, to)) {
+            self.push(to, Input::Peer(from, message));
+        }
+    }
+
+    pub(crate) fn queue(&mut self, id: NodeId, work: Work) {
+        if let Some(life) = &mut self.machine(id).life {
+            life.queue.push(work);
+        }
+    }
+
+    /// The disk's thread takes what is queued, if it is free.
+    fn begin_work(&mut self, id: NodeId) {
+        let now = self.agenda.now();
+        let slow = self.machine(id).slow_until > now;
+        let Some(life) = self.machine(id).life.as_mut().filter(|life| life.may_begin()) else {
+            return;
+        };
+        life.begin();
+        let boot = life.boot;
+        let writes = life.current.iter().any(|work| matches!(work, Work::Persist(_)));
+        let base = self.weather.write * if slow { 30 } else { 1 };
+        let takes = 1 + self.disks.heavy_tailed(base / 2, 20 * base);
+        self.agenda.add(takes, Event::Work(id, boot));
+        if writes && let Some(death) = self.storm.take_doom(id) {
+            self.agenda.add(self.disks.below(takes), Event::Die(id, boot, death));
+        }
+    }
+
+    /// The disk's thread has done what it was at.
+    fn on_work(&mut self, id: NodeId, boot: u64) {
+        let now = self.agenda.now();
+        let machine = self.machine(id);
+        let until = machine.hung_until.max(machine.paused_until);
+        let Machine { life: Some(life), ledger, .. } = machine else { return };
+        if life.boot != boot {
+            return;
+        }
+        if until > now {
+            self.agenda.add_at(until, Event::Work(id, boot));
+            return;
+        }
+        match life.finish(ledger, id) {
+            Ok(done) => self.on_done(id, done),
+            Err(error) => self.disk_failed(id, &error),
+        }
+    }
+
+    fn on_done(&mut self, id: NodeId, done: Done) {
+        let now = self.agenda.now();
+        let machine = self.machine(id);
+        let is_late = |write: &crate::ledger::Write| {
+            let last = write.logged.last();
+            last.is_some_and(|last| {
+                machine.ledger.memory.prefix(last.entry.at.index) != Some(last.prefix)
+            })
+        };
+        let late = done.writes.iter().any(is_late);
+        machine.ledger.written(&done.writes);
+        if !done.writes.is_empty() {
+            machine.check_synced("a write was reported done");
+        }
+        self.marks.sometimes(Mark::LateWrite, late);
+        for write in &done.writes {
+            self.trace.line(now, || format!("n{id} {}", write.persist));
+        }
+        for message in done.promises {
+            self.send(id, message.to, PeerMessage::Raft(message));
+        }
+        for input in done.inputs {
+            self.push(id, input);
+        }
+        self.prepare_segment(id);
+        self.begin_work(id);
+    }
+
+    fn prepare_segment(&mut self, id: NodeId) {
+        let Some(life) = &mut self.machine(id).life else { return };
+        if !life.prepares
+            && let Some(preparation) = life.storage.wants_segment()
+        {
+            life.preparing = Some(preparation);
+            life.prepares = true;
+            let boot = life.boot;
+            let takes =
+                1 + self.disks.heavy_tailed(2 * self.weather.write, 100 * self.weather.write);
+            self.marks.sometimes(Mark::NewSegment, true);
+            self.agenda.add(takes, Event::Prepare(id, boot));
+        }
+    }
+
+    fn on_prepare(&mut self, id: NodeId, boot: u64) {
+        let Some(preparation) = self.machine(id).life(boot).and_then(|life| life.preparing.take())
+        else {
+            return;
+        };
+        match preparation.run() {
+            Ok(prepared) => {
+                self.queue(id, Work::Prepared(prepared));
+                self.begin_work(id);
+            }
+            Err(error) => self.disk_failed(id, &error),
+        }
+    }
+
+    /// The first error of its disk ends a member.
+    fn disk_failed(&mut self, id: NodeId, error: &std::io::Error) {
+        let full = error.kind() == std::io::ErrorKind::StorageFull;
+        let machine = self.machine(id);
+        assert!(full || machine.faulty, "n{id}: a sound disk fails: {error}");
+        self.marks.sometimes(Mark::DiskErrorEnds, !full);
+        self.marks.sometimes(Mark::FullDiskEnds, full);
+        let now = self.agenda.now();
+        self.trace.line(now, || format!("n{id} ends: {error}"));
+        self.die(id, Death { of_power: false, operations: None });
+    }
+
+    fn on_next(&mut self, client: u32) {
+        if !self.storm.rages() {
+            return;
+        }
+        let asking = self.clients.ask(client, self.agenda.now());
+        self.post(asking);
+    }
+
+    /// A request is on its way, and its client begins to wait.
+    pub(crate) fn post(&mut self, asking: Asking) {
+        let patience = self.clients.patience();
+        self.agenda.add(patience, Event::GiveUp(asking.operation));
+        let way = 1 + self.time.around(self.weather.delay);
+        self.agenda.add(way, Event::Reach(Box::new(asking)));
+    }
+
+    fn on_reach(&mut self, asking: Asking) {
+        let Asking { operation, member, way } = asking;
+        let now = self.agenda.now();
+        let machine = self.machine(member);
+        let Some(life) = &machine.life else {
+            self.tell(operation, Fate::Nothing);
+            return;
+        };
+        let (boot, until) = (life.boot, machine.paused_until);
+        let request = &self.clients.operation(operation).request;
+        self.trace.line(now, || format!("client -> n{member} #{operation} {request:?}"));
+        self.note_request(member, &way);
+        match way {
+            Way::Local => self.agenda.add_at(until, Event::Serve(member, boot, operation)),
+            Way::Confirm => {
+                let request = self.request(member, Asks::Operation(operation));
+                self.push(member, Input::Read { request });
+            }
+            Way::Propose(proposal) => {
+                let request = self.request(member, Asks::Operation(operation));
+                self.push(member, Input::Propose { request, proposal });
+            }
+        }
+    }
+
+    fn note_request(&mut self, member: NodeId, way: &Way) {
+        let Some(status) = self.status(member) else { return };
+        let leads = status.role == RoleName::Leader;
+        let deposed = self.oracle.leader().is_some_and(|(term, _)| term > status.term);
+        self.marks.sometimes(Mark::DeposedAsked, leads && deposed);
+        let ledger = &self.machine(member).ledger.memory;
+        let opened = ledger.get(status.commit).is_some_and(|l| l.entry.at.term == status.term);
+        let early = leads && !opened && matches!(way, Way::Confirm);
+        self.marks.sometimes(Mark::ReadBeforeFirstCommit, early);
+    }
+
+    /// A new request to a member.
+    pub(crate) fn request(&mut self, member: NodeId, what: Asks) -> RequestId {
+        self.requests += 1;
+        let request = RequestId(self.requests);
+        self.asked.insert(request, Asked { member, what });
+        request
+    }
+
+    fn on_reply(&mut self, id: NodeId, request: RequestId, reply: Reply) {
+        let asked = self.asked.remove(&request);
+        let Some(Asked { member, what }) = asked else {
+            panic!("n{id} answers {request:?} twice, or what nobody asked: {reply:?}");
+        };
+        assert!(member == id, "n{id} answers {request:?}, which n{member} was asked");
+        self.note_reply(&reply);
+        let given_up = what == Asks::Transfer && reply == Reply::TimedOut;
+        self.marks.sometimes(Mark::TransferGivenUp, given_up);
+        let Asks::Operation(operation) = what else { return };
+        let fate = match reply {
+            Reply::Applied { outcome, revision } => Fate::Answered(match outcome {
+                Ok(outcome) => Answer::Done(outcome, revision),
+                Err(refusal) => Answer::Refused(refusal),
+            }),
+            Reply::Readable => {
+                let Some(life) = &self.machine(id).life else { return };
+                let boot = life.boot;
+                let hop = self.time.around(20);
+                self.agenda.add(hop, Event::Serve(id, boot, operation));
+                return;
+            }
+            Reply::NoLeader | Reply::Busy => Fate::Nothing,
+            Reply::Lost | Reply::TimedOut => Fate::Unknown,
+            other => panic!("n{id} answers {request:?} with {other:?}"),
+        };
+        self.tell(operation, fate);
+    }
+
+    fn note_reply(&mut self, reply: &Reply) {
+        let mut mark = |mark, condition| self.marks.sometimes(mark, condition);
+        mark(Mark::AnsweredLost, *reply == Reply::Lost);
+        mark(Mark::AnsweredTimedOut, *reply == Reply::TimedOut);
+        mark(Mark::AnsweredNoLeader, *reply == Reply::NoLeader);
+        mark(Mark::AnsweredBusy, *reply == Reply::Busy);
+        mark(Mark::Transferred, matches!(reply, Reply::Transferred(_)));
+    }
+
+    fn on_serve(&mut self, id: NodeId, boot: u64, operation: usize) {
+        let Some(life) = self.machines[id.0 as usize - 1].life(boot) else { return };
+        let request = &self.clients.operation(operation).request;
+        let answer = serve(&life.published, request);
+        if let (Request::Range(range), Answer::Range(result, revision)) = (request, &answer) {
+            self.oracle.check_local_range(range, result, *revision);
+        }
+        self.tell(operation, Fate::Answered(answer));
+    }
+
+    /// Lets a client know, after a while.
+    pub(crate) fn tell(&mut self, operation: usize, fate: Fate) {
+        let way = 1 + self.time.around(self.weather.delay);
+        self.agenda.add(way, Event::Hear(operation, Box::new(fate)));
+    }
+
+    fn on_hear(&mut self, operation: usize, fate: Fate) {
+        let now = self.agenda.now();
+        self.note_fate(&fate);
+        let nothing = matches!(fate, Fate::Nothing);
+        self.trace.line(now, || format!("client <- #{operation} {fate:?}"));
+        if self.clients.hear(operation, fate, now) {
+            self.think(operation, nothing);
+        }
+    }
+
+    fn note_fate(&mut self, fate: &Fate) {
+        let Fate::Answered(answer) = fate else { return };
+        let mut mark = |mark, condition| self.marks.sometimes(mark, condition);
+        match answer {
+            Answer::Done(Outcome::Txn(txn), _) => {
+                mark(Mark::TxnSucceeded, txn.succeeded);
+                mark(Mark::TxnFailed, !txn.succeeded);
+            }
+            Answer::Refused(refusal) => {
+                mark(Mark::Compacted, *refusal == Refusal::Compacted);
+                mark(Mark::FutureRevision, *refusal == Refusal::FutureRevision);
+                mark(Mark::TxnRefused, *refusal == Refusal::KeyNotFound);
+            }
+            _ => {}
+        }
+    }
+
+    /// The client goes on after a while, but for the one that probes.
+    fn think(&mut self, operation: usize, nothing: bool) {
+        let client = self.clients.operation(operation).client;
+        if client != self.clients.prober() {
+            // Who was not served tries again soon, elsewhere.
+            let think = self.clients.think() / if nothing { 4 } else { 1 };
+            self.agenda.add(1 + think, Event::Next(client));
+        }
+    }
+
+    fn on_give_up(&mut self, operation: usize) {
+        if !self.clients.hear(operation, Fate::Unknown, self.agenda.now()) {
+            return;
+        }
+        let waits = |asked: &Asked| asked.what == Asks::Operation(operation);
+        let found = self.asked.iter_mut().find(|(_, asked)| waits(asked));
+        if let Some((&request, asked)) = found {
+            asked.what = Asks::Cancelled;
+            let member = asked.member;
+            self.push(member, Input::Cancel(request));
+        }
+        self.think(operation, false);
+    }
+
+    /// A process dies. Its clients' connections break; so do its peers', if its machine lives on.
+    pub(crate) fn die(&mut self, id: NodeId, death: Death) {
+        let now = self.agenda.now();
+        self.deaths += 1;
+        self.note_death(id, death);
+        self.trace.line(now, || format!("n{id} dies: {death:?}"));
+        let machine = &mut self.machines[id.0 as usize - 1];
+        let loss = machine.die(death, &mut self.disks);
+        self.marks.sometimes(Mark::SectorsLost, loss.sectors_lost > 0);
+        self.marks.sometimes(Mark::NamesLost, loss.names_lost > 0);
+        self.oracle.forget(id);
+        let gone: Vec<Asked> =
+            self.asked.values().copied().filter(|asked| asked.member == id).collect();
+        self.asked.retain(|_, asked| asked.member != id);
+        for asked in gone {
+            if let Asks::Operation(operation) = asked.what {
+                self.tell(operation, Fate::Unknown);
+            }
+        }
+        if !death.of_power {
+            for peer in self.ids().into_iter().filter(|peer| *peer != id) {
+                if !self.network.is_cut((id, peer)) {
+                    let way = 1 + self.time.around(self.weather.delay);
+                    self.agenda.add(way, Event::Hint(peer, id));
+                }
+            }
+        }
+        let all_dead = self.machines.iter().all(|machine| machine.life.is_none());
+        self.marks.sometimes(Mark::AllDead, all_dead);
+        let down = self.time.around(2 * self.weather.members.election());
+        self.agenda.add(1 + down, Event::Start(id));
+    }
+
+    fn note_death(&mut self, id: NodeId, death: Death) {
+        let Some(status) = self.status(id) else { return };
+        self.marks.sometimes(Mark::CandidateDies, status.role == RoleName::Candidate);
+        let kept = self.machine(id).ledger.disk.last().index;
+        self.marks.sometimes(Mark::AppliedAndForgotten, death.of_power && status.applied > kept);
+    }
+
+    pub(crate) fn is_alive(&self, id: NodeId) -> bool {
+        self.machines[id.0 as usize - 1].life.is_some()
+    }
+
+    pub(crate) fn life(&self, id: NodeId) -> Option<&Life> {
+        self.machines[id.0 as usize - 1].life.as_ref()
+    }
+}

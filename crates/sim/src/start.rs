@@ -1,0 +1,240 @@
+//! How a member starts: from what is on its disk, which must be what the ledger says.
+
+use crate::cluster::{Asks, Cluster, Event};
+use crate::fault::Fault;
+use crate::ledger::Write;
+use crate::machine::Life;
+use crate::marks::Mark;
+use proto::log::Publish;
+use raft::{Membership, NodeId, Restored};
+use replica::{
+    Config, Input, Kind, Member, Outbox, Proposal, Replica, Started, Storage, StorageError,
+};
+use wal::{DiskFile, MemoryDisk};
+
+const CLUSTER: u64 = 0xc1;
+
+impl Cluster {
+    /// A machine starts its member, unless it runs.
+    pub(crate) fn start(&mut self, id: NodeId) {
+        if self.is_alive(id) || self.storm.is_barred(id) {
+            return;
+        }
+        if self.storm.rages() {
+            let rate = self.weather.rate(Fault::MetaRot);
+            self.storm.rot_meta(&self.machines[id.0 as usize - 1], rate, &mut self.faults);
+            self.rot_log(id);
+            self.endanger_recovery(id);
+        }
+        let disk = self.machine(id).disk.clone();
+        match Storage::start(disk, identity(id), self.options()) {
+            Ok(started) => self.begin_life(id, started),
+            Err(error) => self.start_failed(id, &error),
+        }
+    }
+
+    fn options(&self) -> wal::Options {
+        wal::Options { segment_bytes: self.weather.members.segment_bytes }
+    }
+
+    fn start_failed(&mut self, id: NodeId, error: &StorageError) {
+        let now = self.agenda.now();
+        self.trace.line(now, || format!("n{id} does not start: {error}"));
+        let again = self.weather.members.election() / 2;
+        self.agenda.add(1 + self.time.around(again), Event::Start(id));
+        let machine = &mut self.machines[id.0 as usize - 1];
+        if machine.disk.is_down() {
+            let share = self.disks.below(11);
+            machine.disk.lose_power(|_| self.disks.below(10) < share);
+            machine.faulty = false;
+            self.faults.count(Fault::CrashInRecovery);
+            let twice = self.storm.crashed_in_recovery(id) > 1;
+            self.marks.sometimes(Mark::TwoCrashesInRecovery, twice);
+            return;
+        }
+        let full = error.to_string().contains("no storage space");
+        assert!(full || machine.faulty, "n{id} refuses to start: {error}");
+        machine.disk.process_died();
+        machine.faulty = false;
+    }
+
+    fn begin_life(&mut self, id: NodeId, started: Started<MemoryDisk>) {
+        let Started { storage, restored, warnings, .. } = started;
+        self.storm.recovered(id);
+        let machine = &mut self.machines[id.0 as usize - 1];
+        machine.disk.clear_fuse();
+        machine.faulty = false;
+        let interrupted = std::mem::take(&mut machine.interrupted);
+        note_recovery(&mut self.marks, &interrupted, &warnings, id);
+        let before = machine.ledger.disk.last();
+        machine.ledger.found(id, &restored, &interrupted);
+        machine.tainted = machine.disk.unsynced_files();
+        if !machine.tainted.is_empty() {
+            // What recovery cleared may come back; what it found must be found again.
+            let copy = machine.disk.after_power_loss(|_| false);
+            let options = wal::Options { segment_bytes: self.weather.members.segment_bytes };
+            match Storage::start(copy, identity(id), options) {
+                Ok(again) => machine.ledger.clone().found(id, &again.restored, &[]),
+                Err(error) => panic!("n{id} would not start again: {error}"),
+            }
+        }
+        let batch = interrupted.iter().any(|write| !write.logged.is_empty());
+        let kept = machine.ledger.disk.last() != before;
+        self.marks.sometimes(Mark::InterruptedKept, batch && kept);
+        self.marks.sometimes(Mark::InterruptedGone, batch && !kept);
+        let now = self.agenda.now();
+        self.trace.line(now, || {
+            let last = restored.positions.last().copied().unwrap_or_default();
+            let term = restored.hard_state.term;
+            format!("n{id} starts: term={term} last={last} {}", warnings.join("; "))
+        });
+        self.live(id, storage, restored);
+    }
+
+    fn live(&mut self, id: NodeId, storage: Storage<MemoryDisk>, restored: Restored) {
+        self.boots += 1;
+        let boot = self.boots;
+        let mut replica = Replica::new(self.config(id, boot), restored);
+        let mut outbox = Outbox::default();
+        replica.handle([], &mut outbox);
+        let published = outbox.published.clone().expect("readers see something from the start");
+        self.machine(id).life = Some(Life {
+            boot,
+            replica,
+            storage,
+            inbox: Vec::new(),
+            round_due: false,
+            queue: Vec::new(),
+            current: Vec::new(),
+            preparing: None,
+            prepares: false,
+            published,
+        });
+        self.carry_out(id, outbox);
+        let publish = Publish {
+            member_id: id.0,
+            name: format!("n{id}"),
+            client_urls: vec![format!("http://n{id}/{}", boot % 3)],
+        };
+        let request = self.request(id, Asks::Publish);
+        let proposal = Proposal::new(Kind::Publish, &publish);
+        self.push(id, Input::Propose { request, proposal });
+        let phase = self.time.below(self.weather.members.tick);
+        self.agenda.add(phase, Event::Tick(id, boot));
+    }
+
+    fn config(&mut self, id: NodeId, boot: u64) -> Config {
+        let settings = &self.weather.members;
+        let raft = raft::Config {
+            id,
+            membership: Membership::new(self.ids()),
+            election_ticks: settings.election_ticks,
+            heartbeat_ticks: settings.heartbeat_ticks,
+            seed: self.members.next(),
+            pre_vote: settings.pre_vote,
+            check_quorum: settings.check_quorum,
+            append_bytes_max: settings.append_bytes_max,
+            inflight_bytes_max: settings.inflight_bytes_max,
+            tail_bytes_max: settings.tail_bytes_max,
+        };
+        let member = |id: NodeId| Member {
+            id,
+            name: String::new(),
+            peer_urls: vec![format!("http://n{id}")],
+            client_urls: Vec::new(),
+            is_learner: false,
+        };
+        let members = self.ids().into_iter().map(member).collect();
+        let (request_ticks_max, waiting_bytes_max) =
+            (settings.request_ticks_max, settings.waiting_bytes_max);
+        Config { raft, boot, members, request_ticks_max, waiting_bytes_max }
+    }
+
+    /// Lets power fail, or an operation of the disk, while the member recovers.
+    fn endanger_recovery(&mut self, id: NodeId) {
+        let machine = &mut self.machines[id.0 as usize - 1];
+        let chance = &mut self.storm.chance;
+        if chance.per_mille(self.weather.rate(Fault::CrashInRecovery)) {
+            machine.disk.set_fuse(chance.below(16) as usize, wal::Fault::PowerLoss);
+        } else if self.weather.rate(Fault::DiskError) > 0 && chance.one_in(6) {
+            machine.disk.set_fuse(chance.below(16) as usize, wal::Fault::Error);
+            machine.faulty = true;
+            self.faults.count(Fault::DiskError);
+        }
+    }
+
+    /// Flips a bit in the log of a copy of the disk: recovery must refuse it, or find all the same.
+    fn rot_log(&mut self, id: NodeId) {
+        if !self.storm.chance.per_mille(self.weather.rate(Fault::LogRot)) {
+            return;
+        }
+        let machine = &self.machines[id.0 as usize - 1];
+        let copy = machine.disk.copy();
+        copy.set_room(None);
+        if !rot_a_sector(&copy, &mut self.storm.chance) {
+            return;
+        }
+        self.faults.count(Fault::LogRot);
+        match Storage::start(copy, identity(id), self.options()) {
+            Ok(started) => {
+                // Found among what was never written, or in what the crash had torn.
+                let mut ledger = machine.ledger.clone();
+                ledger.found(id, &started.restored, &machine.interrupted);
+            }
+            Err(error) => {
+                let told = matches!(error, StorageError::Wal(wal::WalError::Damaged { .. }));
+                assert!(told, "n{id}: rot is answered with {error}");
+                self.marks.sometimes(Mark::RotRefused, true);
+            }
+        }
+    }
+}
+
+fn identity(id: NodeId) -> wal::Identity {
+    wal::Identity { cluster: CLUSTER, member: id.0 }
+}
+
+/// Only what was under way when the process died can be torn.
+fn note_recovery(
+    marks: &mut crate::marks::Marks,
+    interrupted: &[Write],
+    warnings: &[String],
+    id: NodeId,
+) {
+    let torn = warnings.iter().any(|warning| warning.contains("torn batch"));
+    assert!(!torn || !interrupted.is_empty(), "n{id}: recovery cuts what was written whole");
+    marks.sometimes(Mark::TornBatch, torn);
+    let meta = warnings.iter().any(|warning| warning.starts_with("META."));
+    marks.sometimes(Mark::MetaRepaired, meta);
+}
+
+/// Changes a sector that was written. False if there is none. One of the last segment is not zeroed:
+/// a batch that lacks sectors and is the last looks torn, and a disk that takes back what it said it
+/// had synced is beyond what can be told.
+fn rot_a_sector(disk: &MemoryDisk, chance: &mut crate::chance::Chance) -> bool {
+    let names = wal::Disk::names(disk).unwrap_or_default();
+    let segments: Vec<String> = names.into_iter().filter(|name| name.ends_with(".wal")).collect();
+    if segments.is_empty() {
+        return false;
+    }
+    let name = &segments[chance.below(segments.len() as u64) as usize];
+    let bytes = disk.read(name).expect("the file exists");
+    let written: Vec<usize> = (0..bytes.len())
+        .step_by(512)
+        .filter(|at| bytes[*at..at + 512].iter().any(|byte| *byte != 0))
+        .collect();
+    if written.is_empty() {
+        return false;
+    }
+    let at = written[chance.below(written.len() as u64) as usize];
+    let mut sector = bytes[at..at + 512].to_vec();
+    match chance.below(3) {
+        0 => sector[chance.below(512) as usize] ^= 1 << chance.below(8),
+        1 => sector.iter_mut().for_each(|byte| *byte = chance.next() as u8),
+        _ if Some(name) != segments.last() => sector.fill(0),
+        _ => sector.reverse(),
+    }
+    let file = wal::Disk::open(disk, name).expect("the file exists");
+    file.write_at(&sector, at as u64).expect("the copy is sound");
+    true
+}
