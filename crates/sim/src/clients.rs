@@ -9,6 +9,7 @@ use proto::etcdserverpb::compare::TargetUnion;
 use proto::etcdserverpb::request_op::Request as Op;
 use raft::NodeId;
 use replica::{Kind, Proposal, Published};
+use std::fmt;
 use store::{Command, Limits, Outcome, Revision};
 
 /// The clients of a run. Each does one thing at a time, at a member of its choice; when it does not
@@ -31,6 +32,19 @@ struct Client {
     revision: i64,
     /// What it last wrote, to compare with.
     wrote: Bytes,
+    /// What it asked for last, and asks again, as it does not know what became of it.
+    again: Option<Wire>,
+    asked: Option<Wire>,
+}
+
+/// A request as it travels.
+#[derive(Clone, Debug)]
+enum Wire {
+    Put(pb::PutRequest),
+    DeleteRange(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Compact(pb::CompactionRequest),
+    Range(pb::RangeRequest),
 }
 
 /// An operation, and what became of it.
@@ -72,6 +86,16 @@ pub enum Fate {
     Nothing,
 }
 
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fate::Answered(answer) => answer.fmt(f),
+            Fate::Unknown => f.write_str("unknown"),
+            Fate::Nothing => f.write_str("nothing was done"),
+        }
+    }
+}
+
 impl Clients {
     /// The clients of this load, and one that probes.
     pub fn new(load: &Load, members: u64, mut chance: Chance) -> Clients {
@@ -81,6 +105,8 @@ impl Clients {
             last_value: 0,
             revision: 1,
             wrote: Bytes::new(),
+            again: None,
+            asked: None,
         };
         let clients = (0..=load.clients).map(|_| client()).collect();
         Clients { chance, load: load.clone(), members, clients, history: Vec::new() }
@@ -93,35 +119,32 @@ impl Clients {
 
     /// What a client does next.
     pub fn ask(&mut self, client: u32, now: Micros) -> Asking {
-        let (request, way) = self.invent(client);
+        let wire = match self.clients[client as usize].again.take() {
+            Some(again) => again,
+            None => self.invent(client),
+        };
         let member = self.clients[client as usize].member;
-        self.begin(client, member, request, way, now)
+        self.begin(client, member, wire, now)
     }
 
     /// The prober writes something at a member.
     pub fn probe(&mut self, member: NodeId, now: Micros) -> Asking {
         let client = self.prober();
-        let request = self.put(client);
-        let (request, way) =
-            proposed(Kind::Put, &request, Command::Put(replica::put(request.clone())));
-        self.begin(client, member, request, way, now)
+        let wire = Wire::Put(self.put(client));
+        self.begin(client, member, wire, now)
     }
 
-    fn begin(
-        &mut self,
-        client: u32,
-        member: NodeId,
-        request: Request,
-        way: Way,
-        now: Micros,
-    ) -> Asking {
+    fn begin(&mut self, client: u32, member: NodeId, wire: Wire, now: Micros) -> Asking {
         let operation = self.history.len();
+        let (request, way) = wire.asked();
         let void = matches!(way, Way::Local);
         self.history.push(Record {
             operation: Operation { client, call: now, end: None, request, answer: None },
             void,
         });
-        self.clients[client as usize].current = Some(operation);
+        let client = &mut self.clients[client as usize];
+        client.current = Some(operation);
+        client.asked = Some(wire);
         Asking { operation, member, way }
     }
 
@@ -147,6 +170,8 @@ impl Clients {
             Fate::Unknown => {}
             Fate::Nothing => record.void = true,
         }
+        // Like any client's program: it tries again, or gives up and goes on.
+        client.again = client.asked.take().filter(|_| self.chance.one_in(2));
         client.member = NodeId(1 + self.chance.below(self.members));
         true
     }
@@ -188,7 +213,7 @@ impl Clients {
         self.history.len()
     }
 
-    fn invent(&mut self, client: u32) -> (Request, Way) {
+    fn invent(&mut self, client: u32) -> Wire {
         let total: u64 = self.load.mix.iter().sum();
         let mut at = self.chance.below(total);
         let what = self.load.mix.iter().position(|weight| {
@@ -197,19 +222,12 @@ impl Clients {
             here
         });
         match what {
-            Some(1) => {
-                let request = self.delete();
-                let command = Command::DeleteRange(replica::delete_range(request.clone()));
-                proposed(Kind::DeleteRange, &request, command)
-            }
-            Some(2) => self.txn_request(client),
-            Some(3) => self.compaction(client),
-            Some(4) => (Request::Range(replica::range(self.range(client))), Way::Confirm),
-            Some(5) => (Request::Range(replica::range(self.range(client))), Way::Local),
-            _ => {
-                let request = self.put(client);
-                proposed(Kind::Put, &request, Command::Put(replica::put(request.clone())))
-            }
+            Some(1) => Wire::DeleteRange(self.delete()),
+            Some(2) => Wire::Txn(self.sound_txn(client)),
+            Some(3) => Wire::Compact(self.compaction(client)),
+            Some(4) => Wire::Range(self.range(client)),
+            Some(5) => Wire::Range(pb::RangeRequest { serializable: true, ..self.range(client) }),
+            _ => Wire::Put(self.put(client)),
         }
     }
 
@@ -278,35 +296,19 @@ impl Clients {
         (known + 2 - self.chance.heavy_tailed(1, 100) as i64).max(1)
     }
 
-    fn compaction(&mut self, client: u32) -> (Request, Way) {
+    fn compaction(&mut self, client: u32) -> pb::CompactionRequest {
         let revision = self.revision_near(client);
-        let request = pb::CompactionRequest { revision, physical: self.chance.one_in(2) };
-        let command = Command::Compact(replica::compact(&request));
-        let (asked, way) = proposed(Kind::Compact, &request, command);
-        match way {
-            Way::Propose(proposal) if request.physical => {
-                (asked, Way::Propose(proposal.physical()))
-            }
-            way => (asked, way),
-        }
+        pb::CompactionRequest { revision, physical: self.chance.one_in(2) }
     }
 
     /// A transaction that a member does not refuse at first sight.
-    fn txn_request(&mut self, client: u32) -> (Request, Way) {
+    fn sound_txn(&mut self, client: u32) -> pb::TxnRequest {
         let limits = Limits { txn_ops_max: 128 };
-        let (request, txn) = loop {
+        loop {
             let request = self.txn(client, 0);
-            let txn = replica::txn(request.clone());
-            if txn.check(&limits).is_ok() {
-                break (request, txn);
+            if replica::txn(request.clone()).check(&limits).is_ok() {
+                return request;
             }
-        };
-        let reads = txn.is_read_only();
-        let command = Command::Txn(txn);
-        if reads {
-            (Request::Command(command), Way::Confirm)
-        } else {
-            proposed(Kind::Txn, &request, command)
         }
     }
 
@@ -347,8 +349,38 @@ impl Clients {
     }
 }
 
-fn proposed(kind: Kind, request: &impl prost::Message, command: Command) -> (Request, Way) {
-    (Request::Command(command), Way::Propose(Proposal::new(kind, request)))
+impl Wire {
+    /// What is asked, and how a member handles it.
+    fn asked(&self) -> (Request, Way) {
+        let propose = |command, proposal| (command, Way::Propose(proposal));
+        let (command, way) = match self.clone() {
+            Wire::Range(range) => {
+                let way = if range.serializable { Way::Local } else { Way::Confirm };
+                return (Request::Range(replica::range(range)), way);
+            }
+            Wire::Put(put) => {
+                let proposal = Proposal::new(Kind::Put, &put);
+                propose(Command::Put(replica::put(put)), proposal)
+            }
+            Wire::DeleteRange(delete) => {
+                let proposal = Proposal::new(Kind::DeleteRange, &delete);
+                propose(Command::DeleteRange(replica::delete_range(delete)), proposal)
+            }
+            Wire::Compact(compact) => {
+                let proposal = Proposal::new(Kind::Compact, &compact);
+                let proposal = if compact.physical { proposal.physical() } else { proposal };
+                propose(Command::Compact(replica::compact(&compact)), proposal)
+            }
+            Wire::Txn(request) => {
+                let proposal = Proposal::new(Kind::Txn, &request);
+                let txn = replica::txn(request);
+                let reads = txn.is_read_only();
+                let way = if reads { Way::Confirm } else { Way::Propose(proposal) };
+                (Command::Txn(txn), way)
+            }
+        };
+        (Request::Command(command), way)
+    }
 }
 
 /// Answers a read from a member's state, as a network thread does.

@@ -7,7 +7,7 @@
 
 use crate::agenda::Agenda;
 use crate::chance::{Chance, Stream};
-use crate::check::linearizability::{Answer, Request};
+use crate::check::linearizability::{Answer, Operation, Request};
 use crate::check::oracle::Oracle;
 use crate::clients::{Asking, Clients, Fate, Way, serve};
 use crate::fault::{Fault, Tally};
@@ -16,8 +16,8 @@ use crate::marks::{Mark, Marks};
 use crate::network::Network;
 use crate::trace::Trace;
 use crate::weather::{Micros, Weather};
-use raft::{Body, FetchFor, Message, NodeId, RoleName, Status};
-use replica::{Input, Outbox, PeerMessage, Reply, RequestId};
+use raft::{Body, Entry, FetchFor, Index, Message, NodeId, RoleName, Status};
+use replica::{Header, Input, Outbox, PeerMessage, Reply, RequestId};
 use std::collections::BTreeMap;
 use store::{Outcome, Refusal};
 
@@ -287,9 +287,12 @@ impl Cluster {
             self.ambush_surely(id);
         }
         let applied = before.map_or(0, |before| before.applied.0);
-        if self.trace.is_kept() && applied < status.applied.0 {
-            let (from, to) = (applied + 1, status.applied);
-            self.trace.line(now, || format!("n{id} apply {from}..{to}"));
+        if self.trace.is_kept() {
+            for index in applied + 1..=status.applied.0 {
+                let entry = &self.machine(id).ledger.memory.get(Index(index));
+                let line = entry.map(|logged| applied_line(id, &logged.entry));
+                self.trace.line(now, || line.unwrap_or_default());
+            }
         }
     }
 
@@ -509,8 +512,8 @@ impl Cluster {
             return;
         };
         let (boot, until) = (life.boot, machine.paused_until);
-        let request = &self.clients.operation(operation).request;
-        self.trace.line(now, || format!("client -> n{member} #{operation} {request:?}"));
+        let Operation { client, request, .. } = self.clients.operation(operation);
+        self.trace.line(now, || format!("c{client} -> n{member} #{operation} {request}"));
         self.note_request(member, &way);
         match way {
             Way::Local => self.agenda.add_at(until, Event::Serve(member, boot, operation)),
@@ -602,7 +605,8 @@ impl Cluster {
         let now = self.agenda.now();
         self.note_fate(&fate);
         let nothing = matches!(fate, Fate::Nothing);
-        self.trace.line(now, || format!("client <- #{operation} {fate:?}"));
+        let client = self.clients.operation(operation).client;
+        self.trace.line(now, || format!("c{client} <- #{operation} {fate}"));
         if self.clients.hear(operation, fate, now) {
             self.think(operation, nothing);
         }
@@ -696,4 +700,16 @@ impl Cluster {
     pub(crate) fn life(&self, id: NodeId) -> Option<&Life> {
         self.machines[id.0 as usize - 1].life.as_ref()
     }
+}
+
+/// `n1 apply 2@1 put "k"="v"`
+fn applied_line(id: NodeId, entry: &Entry) -> String {
+    let what = match Header::decode(&entry.payload) {
+        Ok((header, body)) => match replica::decode(header.kind, body) {
+            Ok(command) => Request::Command(command).to_string(),
+            Err(_) => format!("{:?}", header.kind),
+        },
+        Err(_) => "nothing".to_owned(),
+    };
+    format!("n{id} apply {} {what}", entry.at)
 }
