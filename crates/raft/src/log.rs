@@ -77,8 +77,8 @@ impl Log {
             log.extend_shape(*at);
         }
         log.durable = log.last;
-        // The hint is durable only by luck, so it may also lie behind; it is never ahead of what
-        // was committed, and what was committed here was on this disk.
+        // The hint is durable only by luck, so it may lie behind. It stands on the disk no earlier than
+        // the entries that it counts, so what the log has up to there is what was committed.
         log.committed = commit.min(log.last);
         log
     }

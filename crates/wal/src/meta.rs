@@ -235,12 +235,20 @@ impl<F: DiskFile> MetaFiles<F> {
         }
         let is_whole = |number: &usize| copies[*number] == Copy::Whole(*meta);
         let (whole, others): (Vec<usize>, Vec<usize>) = (0..COPIES).partition(is_whole);
+        for number in &others {
+            if files[*number].is_none() {
+                files[*number] = Some(create_copy(disk, *number, meta, syncs)?);
+            }
+        }
+        // Their names, too, before a whole one is put at risk.
+        tried(|| "syncing the data directory".into(), disk.sync_directory())?;
+        *syncs += 1;
         let block = meta.encode();
         for number in others.into_iter().chain(whole) {
-            let Some(file) = &files[number] else {
-                files[number] = Some(create_copy(disk, number, meta, syncs)?);
+            let Some(file) = &files[number] else { continue };
+            if copies[number] == Copy::Missing {
                 continue;
-            };
+            }
             tried(|| format!("writing META.{number}"), file.write_at(&block, 0))?;
             tried(|| format!("syncing META.{number}"), file.sync())?;
             *syncs += 1;
