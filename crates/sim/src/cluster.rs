@@ -38,6 +38,8 @@ pub struct Cluster {
     pub(crate) members: Chance,
     /// Requests that members were given and have not answered.
     pub(crate) asked: BTreeMap<RequestId, Asked>,
+    /// For reads that wait to be confirmed: what anybody knew to be committed when they were asked.
+    floors: BTreeMap<usize, Index>,
     requests: u64,
     pub(crate) boots: u64,
     /// Processes that died.
@@ -122,6 +124,7 @@ impl Cluster {
             disks: chance(Stream::Disk),
             members,
             asked: BTreeMap::new(),
+            floors: BTreeMap::new(),
             requests: 0,
             boots: 0,
             deaths: 0,
@@ -317,7 +320,8 @@ impl Cluster {
         self.marks.sometimes(Mark::LongConflict, replaced > 2);
         if let Some(first) = persist.entries.first().filter(|_| replaced > 0) {
             let prefix = self.machine(id).ledger.memory.prefix(first.at.index);
-            self.oracle.check_replaced(id, first.at.index, prefix);
+            let term = self.machine(id).ledger.memory.hard_state.term;
+            self.oracle.check_replaced(id, term, first.at.index, prefix);
             let has = |machine: &&Machine| machine.ledger.disk.prefix(first.at.index) == prefix;
             let holders = self.machines.iter().filter(has).count();
             self.marks.sometimes(Mark::Figure8, holders > self.machines.len() / 2);
@@ -518,6 +522,7 @@ impl Cluster {
         match way {
             Way::Local => self.agenda.add_at(until, Event::Serve(member, boot, operation)),
             Way::Confirm => {
+                self.floors.insert(operation, self.oracle.committed());
                 let request = self.request(member, Asks::Operation(operation));
                 self.push(member, Input::Read { request });
             }
@@ -587,6 +592,11 @@ impl Cluster {
 
     fn on_serve(&mut self, id: NodeId, boot: u64, operation: usize) {
         let Some(life) = self.machines[id.0 as usize - 1].life(boot) else { return };
+        // Stricter than what clients can see: it need not have been acknowledged to anybody.
+        let applied = life.published.status.applied;
+        if let Some(floor) = self.floors.remove(&operation) {
+            assert!(applied >= floor, "n{id} serves a read at {applied}, asked after {floor}");
+        }
         let request = &self.clients.operation(operation).request;
         let answer = serve(&life.published, request);
         if let (Request::Range(range), Answer::Range(result, revision)) = (request, &answer) {

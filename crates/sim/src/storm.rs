@@ -76,7 +76,10 @@ impl Storm {
     pub(crate) fn rot_meta(&mut self, machine: &Machine, rate: u64, faults: &mut Tally) {
         let name = |copy: u64| format!("META.{copy}");
         let Some(copy) = machine.disk.read(&name(0)).filter(|_| rate > 0) else { return };
-        if (1..4).any(|other| machine.disk.read(&name(other)).as_ref() != Some(&copy)) {
+        let unsynced = machine.disk.unsynced_files();
+        let differs = |other| machine.disk.read(&name(other)).as_ref() != Some(&copy);
+        // The one that is spared must be there for good.
+        if (1..4).any(differs) || (0..4).any(|number| unsynced.contains(&name(number))) {
             return;
         }
         let old = self.old_meta.insert(machine.id, copy.clone());

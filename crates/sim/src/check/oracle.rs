@@ -6,13 +6,17 @@
 //! | a leader holds everything that is committed | `note_leader` |
 //! | term and vote never go back, one vote a term, across restarts | `Ledger::ask`, `Ledger::found` |
 //! | two entries with one name are the same, and so is everything before them | `note_write` |
-//! | what is committed is never replaced | `check_replaced` |
+//! | what is committed is never replaced by the committing leader, or a later one | `check_replaced` |
+//! | nobody is in a term in which nobody campaigned | `observe` |
+//! | what a member counts as durable is on its synced disk | `observe` |
 //! | what is committed is on the *synced* disks of a quorum at that instant | `commit` |
 //! | a leader commits by counting only what is of its own term | `note_commit` |
 //! | all members commit and apply the same | `note_commit`, `note_applied` |
 //! | all members have the same state after the same entry: the model's | `note_applied` |
 //! | no request takes effect twice | `commit` |
 //! | a message that claims something about a disk leaves when it is true | `check_claim` |
+//! | who is told to campaign has the leader's whole log on its disk | `check_claim` |
+//! | a confirmed read sees everything that anybody had committed before it was asked | `Cluster::on_serve` |
 //! | what recovery finds is what was on disk, or that and the batch under way | `Ledger::found` |
 //! | a local read shows a state of the past, whole | `check_local_range` |
 
@@ -31,6 +35,8 @@ use store::{Command, KeyValue, Model, Range, RangeResult, Revision};
 /// Sees everything, and panics at the first broken rule.
 pub struct Oracle {
     leaders: BTreeMap<Term, NodeId>,
+    /// Terms in which somebody campaigned.
+    campaigns: BTreeSet<Term>,
     /// What stands for the log up to each entry that anybody ever had.
     prefixes: BTreeMap<Position, Digest>,
     /// What is committed.
@@ -66,6 +72,7 @@ impl Oracle {
     pub fn new() -> Oracle {
         let mut oracle = Oracle {
             leaders: BTreeMap::new(),
+            campaigns: BTreeSet::from([Term(0)]),
             prefixes: BTreeMap::new(),
             committed: Vec::new(),
             committed_by: Vec::new(),
@@ -97,6 +104,9 @@ impl Oracle {
 
     /// A member asked for a write.
     pub fn note_write(&mut self, id: NodeId, write: &Write) {
+        let votes = write.persist.then_send.iter();
+        let votes = votes.filter(|message| matches!(message.body, Body::Vote { .. }));
+        self.campaigns.extend(votes.map(|message| message.term));
         for Logged { entry, prefix } in &write.logged {
             let known = *self.prefixes.entry(entry.at).or_insert(*prefix);
             assert!(
@@ -107,9 +117,14 @@ impl Oracle {
         }
     }
 
-    /// A member replaces its log from an index on; `prefix` stands for what it has up to there.
-    pub fn check_replaced(&self, id: NodeId, index: Index, prefix: Option<Digest>) {
-        assert!(prefix != self.prefix(index), "n{id} replaces {index}, which is committed");
+    /// A member in this term replaces its log from an index on; `prefix` stands for what it has up
+    /// to there. Who still follows an earlier leader than the one that committed it, and is not in
+    /// that one's quorum, may.
+    pub fn check_replaced(&self, id: NodeId, term: Term, index: Index, prefix: Option<Digest>) {
+        let by = self.committed_by.get((index.0 as usize).saturating_sub(1));
+        let early = by.is_some_and(|by| term <= *by);
+        let other = prefix != self.prefix(index);
+        assert!(other || early, "n{id} replaces {index}, which is committed");
     }
 
     /// A member did something: looks at what it is now.
@@ -122,6 +137,17 @@ impl Oracle {
         if before == Some(status) {
             return;
         }
+        if matches!(status.role, RoleName::Candidate | RoleName::Leader) {
+            self.campaigns.insert(status.term);
+        }
+        let (term, durable) = (status.term, status.durable);
+        assert!(self.campaigns.contains(&term), "n{id} is in term {term}, and nobody campaigned");
+        let ledger = &machine.ledger;
+        assert!(
+            ledger.memory.prefix(durable) == ledger.disk.prefix(durable),
+            "n{id} counts its log as durable up to {durable}; on disk it ends with {}",
+            ledger.disk.last()
+        );
         let led = before.is_some_and(|before| before.role == RoleName::Leader);
         let same_term = before.is_some_and(|before| before.term == status.term);
         if status.role == RoleName::Leader && !(led && same_term) {
@@ -291,6 +317,13 @@ impl Oracle {
     pub fn check_claim(&self, machines: &[Machine], message: &Message) {
         let disk = &machines[message.from.0 as usize - 1].ledger.disk;
         let HardState { term, vote } = disk.hard_state;
+        if message.body == Body::TimeoutNow {
+            let leader = &machines[message.from.0 as usize - 1].ledger.memory;
+            let target = &machines[message.to.0 as usize - 1].ledger.disk;
+            let last = leader.last().index;
+            let whole = target.prefix(last) == leader.prefix(last);
+            assert!(whole, "{message}: on its disk it has not got all up to {last}");
+        }
         let claims = matches!(
             message.body,
             Body::Vote { .. } | Body::VoteReply { granted: true } | Body::Appended { .. }
