@@ -5,9 +5,10 @@ use crate::membership::Tally;
 use crate::message::Body;
 use crate::node::{Core, Next};
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 /// What a candidate, or one that considers to be one, knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     phase: Phase,
     /// The answers of this phase, none from an earlier one.
@@ -16,12 +17,20 @@ pub(crate) struct Candidate {
     patience: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// Asking, in no new term yet (thesis, section 9.6).
     Ask,
     /// Campaigning in a term of its own.
     Campaign,
+}
+
+/// See [`crate::Node`].
+impl Hash for Candidate {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Candidate { phase, votes, elapsed, patience: _ } = self;
+        (phase, votes, elapsed).hash(state);
+    }
 }
 
 impl Candidate {

@@ -26,7 +26,7 @@ pub struct Position {
 }
 
 /// What an entry is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EntryKind {
     /// Nothing: the entry with which a leader opens its term.
     Noop,
@@ -36,7 +36,7 @@ pub enum EntryKind {
 
 /// One entry of the replicated log. The payload's bytes are shared, never copied: the same
 /// buffer goes to the disk, to the peers and to the state machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Its name.
     pub at: Position,
@@ -47,7 +47,7 @@ pub struct Entry {
 }
 
 /// What a member must remember across restarts besides its log (figure 2, "persistent state").
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct HardState {
     /// The latest term this member has seen.
     pub term: Term,

@@ -5,9 +5,10 @@ use crate::message::Body;
 use crate::node::{Core, Next, Refusal};
 use crate::ready::ReadId;
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 /// What a follower knows.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Follower {
     /// The leader of this term, once it has spoken.
     leader: Option<NodeId>,
@@ -22,10 +23,18 @@ pub(crate) struct Follower {
 }
 
 /// A read on its way.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Asked {
     id: ReadId,
     ticks: u32,
+}
+
+/// See [`crate::Node`].
+impl Hash for Follower {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Follower { leader, connected, elapsed, patience: _, reads } = self;
+        (leader, connected, elapsed, reads).hash(state);
+    }
 }
 
 impl Follower {

@@ -6,9 +6,10 @@
 
 use crate::entry::{HardState, Index, NodeId, Position, Term};
 use crate::node::{Core, Role, RoleName};
+use std::hash::{Hash, Hasher};
 
 /// What is remembered of the state before the last input.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Invariants {
     hard_state: HardState,
     role: RoleName,
@@ -17,6 +18,14 @@ pub(crate) struct Invariants {
     applied: Index,
     /// The latest term whose leader was learnt, and that leader.
     led_by: Option<(Term, NodeId)>,
+}
+
+/// See [`crate::Node`]. The rest repeats what the node itself is, and a leader of an earlier term
+/// forbids nothing any more.
+impl Hash for Invariants {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.led_by.filter(|(term, _)| *term == self.hard_state.term).hash(state);
+    }
 }
 
 impl Invariants {

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// What a leader knows.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leader {
     /// Each peer's log as far as it is known. Its own is in the log itself: `Log::durable`.
     progress: BTreeMap<NodeId, Progress>,
@@ -26,14 +26,14 @@ pub(crate) struct Leader {
 }
 
 /// How long our disk has been at its oldest write.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 struct DiskWatch {
     oldest: Option<Ticket>,
     elapsed: u32,
 }
 
 /// A hand-over under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Transfer {
     to: NodeId,
     elapsed: u32,

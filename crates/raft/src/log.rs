@@ -3,6 +3,7 @@
 use crate::entry::{Entry, HardState, Index, Position, Term};
 use crate::ready::Ticket;
 use std::collections::VecDeque;
+use std::hash::{Hash, Hasher};
 
 /// The replicated log of one member.
 ///
@@ -12,7 +13,7 @@ use std::collections::VecDeque;
 ///   nothing at or below `committed` is ever replaced.
 /// - An entry leaves the tail only when it is durable and applied; what is not in the tail is
 ///   on disk.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Log {
     /// The first position of each run of entries of one term; terms and indexes ascend.
     runs: Vec<Position>,
@@ -30,7 +31,7 @@ pub(crate) struct Log {
 }
 
 /// A write that was handed out and not yet confirmed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Write {
     ticket: Ticket,
     /// When it is done the log is durable up to here, as far as it was not replaced since.
@@ -54,6 +55,27 @@ pub(crate) enum Spliced {
     Added(Vec<Entry>),
     /// They contradict what is committed here: no correct leader sends this.
     Impossible,
+}
+
+/// See [`crate::Node`]. A write that vouches for no more than the one before it makes no
+/// difference, and is left out, too.
+impl Hash for Log {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Log {
+            runs,
+            last,
+            tail,
+            tail_bytes,
+            tail_bytes_max: _,
+            writes,
+            durable,
+            committed,
+            applied,
+        } = self;
+        let mut claims: Vec<_> = writes.iter().map(|w| (w.last, w.hard_state)).collect();
+        claims.dedup();
+        (runs, last, tail, tail_bytes, claims, durable, committed, applied).hash(state);
+    }
 }
 
 impl Log {

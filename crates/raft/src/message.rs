@@ -6,7 +6,7 @@ use std::fmt;
 
 /// One message from one member to another. The network may lose, double, delay and reorder
 /// messages; nothing here relies on anything better.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Message {
     /// Who says it.
     pub from: NodeId,
@@ -20,7 +20,7 @@ pub struct Message {
 }
 
 /// What a message says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     /// Would you vote for me in this term? Changes nothing at the receiver (thesis, section 9.6).
     PreVote {

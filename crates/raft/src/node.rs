@@ -10,6 +10,7 @@ use crate::membership::Membership;
 use crate::message::{Body, Message};
 use crate::ready::{Fetch, FetchFor, Persist, ReadId, ReadReady, Ready, Ticket};
 use bytes::Bytes;
+use std::hash::{Hash, Hasher};
 
 /// How a node behaves. Times are in ticks, whatever the driver makes a tick.
 #[derive(Clone, Debug)]
@@ -103,7 +104,7 @@ pub struct Status {
 }
 
 /// One member of the cluster. See the crate's documentation for the contract.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Node {
     core: Core,
     role: Role,
@@ -111,7 +112,7 @@ pub struct Node {
 }
 
 /// The roles. What belongs to a role lives in it: a follower has no votes.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Role {
     Follower(Follower),
     Candidate(Candidate),
@@ -138,7 +139,7 @@ pub(crate) enum Next {
 }
 
 /// What a member has in every role.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) hard_state: HardState,
@@ -518,6 +519,42 @@ impl Node {
 
     fn check(&mut self) {
         self.invariants.check(&self.core, &self.role);
+    }
+}
+
+/// Two nodes of one configuration that hash alike do alike, whatever comes: what a search through
+/// states must know to tell that it was here before. Left out is what does not change what they
+/// do: the configuration; how long they wait, and which tokens their reads get (chance); counters;
+/// and the numbers of writes, which ascend by one, so that the order says everything.
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Node { core, role, invariants } = self;
+        (core, role, invariants).hash(state);
+    }
+}
+
+impl Hash for Core {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Core {
+            config,
+            hard_state,
+            log,
+            handed,
+            written,
+            last_ticket: _,
+            unwritten,
+            promises,
+            messages,
+            fetches,
+            committed,
+            reads,
+            reads_lost,
+            applying_from_disk,
+            chance: _,
+            dropped: _,
+        } = self;
+        (config.id, hard_state, log, handed, written, unwritten, promises).hash(state);
+        (messages, fetches, committed, reads, reads_lost, applying_from_disk).hash(state);
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 ///
 /// - `matched < next`; `matched` never goes back within a leader's term.
 /// - The peer's log equals the leader's up to `matched`, on the peer's disk.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Progress {
     matched: Index,
     /// The first entry that has not been sent.
@@ -24,7 +24,7 @@ pub(crate) struct Progress {
 }
 
 /// How entries are sent.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 enum Flow {
     /// Where the logs part is not known: one append at a time, until one is accepted.
     Probe {

@@ -16,7 +16,7 @@ use crate::ready::ReadId;
 use std::collections::BTreeSet;
 
 /// The reads that wait at a leader.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Reads {
     /// The number of the latest round.
     round: u64,
@@ -25,13 +25,13 @@ pub(crate) struct Reads {
 }
 
 /// One who waits: a read of this member, or a peer's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Waiter {
     pub(crate) member: NodeId,
     pub(crate) id: ReadId,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Round {
     index: Index,
     waiters: Vec<Waiter>,

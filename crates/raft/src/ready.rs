@@ -54,11 +54,11 @@ pub struct Persist {
 }
 
 /// Names one [`Persist`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
 /// Asks for entries that are no longer in memory. They are on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fetch {
     /// What they are wanted for.
     pub purpose: FetchFor,
@@ -71,7 +71,7 @@ pub struct Fetch {
 }
 
 /// What fetched entries are for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FetchFor {
     /// This member's own state machine.
     Apply,
@@ -80,12 +80,12 @@ pub enum FetchFor {
 }
 
 /// Names a read at the member that asks. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadId(pub u64);
 
 /// A confirmed read: at some moment after it was asked, everything up to `index` and nothing
 /// else was committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReadReady {
     /// Which read.
     pub id: ReadId,

@@ -33,7 +33,7 @@ pub struct Member {
 }
 
 /// What would survive a loss of power.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct DiskImage {
     pub hard_state: HardState,
     pub entries: Vec<Entry>,
@@ -306,7 +306,7 @@ impl Member {
 }
 
 impl DiskImage {
-    fn write(&mut self, persist: &Persist) {
+    pub fn write(&mut self, persist: &Persist) {
         if let Some(hard_state) = persist.hard_state {
             assert!(hard_state.term >= self.hard_state.term, "terms on disk never go back");
             let again = hard_state.term == self.hard_state.term && self.hard_state.vote.is_some();
