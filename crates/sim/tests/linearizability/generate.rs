@@ -1,7 +1,7 @@
 //! Random histories that a model made: right by construction.
 
 use bytes::Bytes;
-use sim::check::linearizability::{Answer, Operation, Request};
+use sim::check::linearizability::{Answer, Makers, Operation, Request};
 use store::{
     Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, Model, Op, Operand, Put,
     Range, Revision, SortOrder, SortTarget, Txn,
@@ -95,6 +95,17 @@ struct Moments {
 
 /// The history of a seed.
 pub fn history(seed: u64, shape: &Shape) -> Vec<Operation> {
+    made(seed, shape).into_iter().map(|(operation, _)| operation).collect()
+}
+
+/// What somebody knows who saw how it was made.
+pub fn makers(seed: u64, shape: &Shape) -> Makers {
+    let made = made(seed, shape).into_iter().enumerate();
+    made.filter_map(|(at, (_, revision))| Some((revision?, at))).collect()
+}
+
+/// The operations, each with the revision that it made if nobody was told.
+fn made(seed: u64, shape: &Shape) -> Vec<(Operation, Option<Revision>)> {
     let random = &mut Random::new(seed);
     let mut moments = Vec::new();
     let mut free = vec![0; shape.clients as usize];
@@ -117,9 +128,15 @@ pub fn history(seed: u64, shape: &Shape) -> Vec<Operation> {
     }
     moments.sort_by_key(|moments| moments.effect);
     let mut maker = Maker { random, shape, model: Model::new(), written: 0 };
-    let mut history: Vec<Operation> =
-        moments.iter().map(|moments| maker.operation(moments)).collect();
-    history.sort_by_key(|operation| operation.call);
+    let mut history = Vec::new();
+    for moments in &moments {
+        let before = maker.model.revision();
+        let operation = maker.operation(moments);
+        let made = maker.model.revision();
+        let told = operation.answer.is_some();
+        history.push((operation, (made > before && !told).then_some(made)));
+    }
+    history.sort_by_key(|(operation, _)| operation.call);
     history
 }
 
