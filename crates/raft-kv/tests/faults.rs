@@ -12,18 +12,21 @@
 // Tests may unwrap, and so may what only they use.
 #![allow(clippy::unwrap_used)]
 
-#[path = "support/linearizability.rs"]
-mod linearizability;
+#[path = "support/answers.rs"]
+mod answers;
 mod support;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use linearizability::{Action, Operation};
+use answers::Asked;
+use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::request_op::Request as Op;
+use sim::check::linearizability::{self, Answer, Operation, Request};
+use store::Command;
 use support::cluster::{Cluster, Kind, member_serves};
 use support::kv::{Connection, was_never_sent};
 use support::random::Random;
@@ -213,6 +216,7 @@ fn acknowledged_writes_survive_killed_members() {
 
 /// A client that does random operations on few keys and records them.
 struct Recorder {
+    client: u32,
     connections: Vec<Connection>,
     random: Random,
     start: Instant,
@@ -224,25 +228,19 @@ struct Recorder {
 impl Recorder {
     async fn run(mut self, load: Rc<Load>) {
         while !load.stop.get() {
-            let key = self.random.below(5);
-            let value = self.next_value.replace(self.next_value.get() + 1);
+            let asked = self.asked();
             let member = self.random.below(self.connections.len() as u64) as usize;
             let connection = self.connections[member].clone();
-            let call = self.now();
-            let (action, unknown, answered) = match self.random.below(10) {
-                0..5 => get(&connection, key).await,
-                5..7 => put(&connection, key, value).await,
-                7 => delete(&connection, key).await,
-                _ => self.compare_and_put(&connection, key, value).await,
-            };
-            let end = self.now();
-            if answered != Answered::NeverSent {
-                let is_known = answered == Answered::Yes;
-                let (action, end) = if is_known { (action, Some(end)) } else { (unknown, None) };
-                self.history.borrow_mut().push(Operation { key, action, call, end });
-            }
-            if answered == Answered::Yes {
+            let (request, call) = (asked.request(), self.now());
+            let answer = asked.send(&connection).await;
+            let end = Some(self.now()).filter(|_| answer.is_ok());
+            if answer.is_ok() {
                 load.acknowledged.set(load.acknowledged.get() + 1);
+            }
+            // Whatever else went wrong, the request may have been done, or will be.
+            if !answer.as_ref().is_err_and(was_never_sent) {
+                let (client, answer) = (self.client, answer.ok());
+                self.history.borrow_mut().push(Operation { client, call, end, request, answer });
             }
             tokio::time::sleep(Duration::from_millis(1 + self.random.below(6))).await;
         }
@@ -252,80 +250,48 @@ impl Recorder {
         self.start.elapsed().as_micros() as u64
     }
 
-    /// Compares with a value that the key has held lately, so that it wins at times.
-    async fn compare_and_put(&self, connection: &Connection, key: u64, new: u64) -> Record {
-        let old =
-            self.history.borrow().iter().rev().filter(|past| past.key == key).find_map(|past| {
-                match past.action {
-                    Action::Put(value) => Some(Some(value)),
-                    Action::Get(value) => Some(value),
-                    _ => None,
+    fn asked(&mut self) -> Asked {
+        let key: Bytes = format!("key-{}", self.random.below(5)).into();
+        let value = self.next_value.replace(self.next_value.get() + 1).to_string().into();
+        let prev_kv = self.random.one_in(2);
+        match self.random.below(10) {
+            0..5 => Asked::Range(pb::RangeRequest { key, ..Default::default() }),
+            5..7 => Asked::Put(pb::PutRequest { key, value, prev_kv, ..Default::default() }),
+            7 => Asked::DeleteRange(pb::DeleteRangeRequest { key, prev_kv, ..Default::default() }),
+            _ => Asked::Txn(self.compare_and_put(key, value)),
+        }
+    }
+
+    /// Compares with a value that the key has held lately, so that it wins at times, and reads the
+    /// key when it does not.
+    fn compare_and_put(&self, key: Bytes, value: Bytes) -> pb::TxnRequest {
+        let mut compare = pb::Compare { key: key.clone(), ..Default::default() }; // version = 0
+        if let Some(old) = self.last_value(&key) {
+            compare.set_target(CompareTarget::Value);
+            compare.set_result(CompareResult::Equal);
+            compare.target_union = Some(TargetUnion::Value(old));
+        }
+        let put = pb::PutRequest { key: key.clone(), value, prev_kv: true, ..Default::default() };
+        let get = pb::RangeRequest { key, ..Default::default() };
+        let step = |request| vec![pb::RequestOp { request: Some(request) }];
+        let (success, failure) = (step(Op::RequestPut(put)), step(Op::RequestRange(get)));
+        pb::TxnRequest { compare: vec![compare], success, failure }
+    }
+
+    fn last_value(&self, key: &Bytes) -> Option<Bytes> {
+        let history = self.history.borrow();
+        let mut values =
+            history.iter().rev().filter_map(|past| match (&past.request, &past.answer) {
+                (Request::Command(Command::Put(put)), _) if put.key == key => {
+                    Some(Some(put.value.clone()))
                 }
+                (Request::Range(range), Some(Answer::Range(result, _))) if range.key == key => {
+                    Some(result.kvs.first().map(|kv| kv.value.clone()))
+                }
+                _ => None,
             });
-        let old = old.flatten();
-        let compare = match old {
-            Some(old) => pb::Compare {
-                result: CompareResult::Equal.into(),
-                target: CompareTarget::Value.into(),
-                key: name(key),
-                target_union: Some(TargetUnion::Value(old.to_string().into())),
-                ..Default::default()
-            },
-            None => pb::Compare { key: name(key), ..Default::default() }, // version = 0
-        };
-        let put =
-            pb::PutRequest { key: name(key), value: new.to_string().into(), ..Default::default() };
-        let put = pb::RequestOp { request: Some(Op::RequestPut(put)) };
-        let txn = pb::TxnRequest { compare: vec![compare], success: vec![put], failure: vec![] };
-        let answer = connection.txn(txn).await;
-        let done = answer.as_ref().is_ok_and(|answer| answer.succeeded);
-        let unknown = Action::CompareAndPutUnknown { old, new };
-        (Action::CompareAndPut { old, new, done }, unknown, answered(&answer))
+        values.next().flatten()
     }
-}
-
-#[derive(PartialEq, Eq)]
-enum Answered {
-    Yes,
-    No,
-    NeverSent,
-}
-
-/// The action as answered, the action if its fate is unknown, and which it is.
-type Record = (Action, Action, Answered);
-
-fn answered<T>(answer: &Result<T, tonic::Status>) -> Answered {
-    match answer {
-        Ok(_) => Answered::Yes,
-        Err(status) if was_never_sent(status) => Answered::NeverSent,
-        Err(_) => Answered::No,
-    }
-}
-
-fn name(key: u64) -> bytes::Bytes {
-    format!("key-{key}").into()
-}
-
-async fn get(connection: &Connection, key: u64) -> Record {
-    let range = pb::RangeRequest { key: name(key), ..Default::default() };
-    let answer = connection.range(range).await;
-    let value = answer.as_ref().ok().and_then(|answer| answer.kvs.first()).map(|kv| {
-        std::str::from_utf8(&kv.value).unwrap().parse().expect("only numbers are written")
-    });
-    (Action::Get(value), Action::Get(value), answered(&answer))
-}
-
-async fn put(connection: &Connection, key: u64, value: u64) -> Record {
-    let text = value.to_string().into();
-    let answer =
-        connection.put(pb::PutRequest { key: name(key), value: text, ..Default::default() }).await;
-    (Action::Put(value), Action::Put(value), answered(&answer))
-}
-
-async fn delete(connection: &Connection, key: u64) -> Record {
-    let request = pb::DeleteRangeRequest { key: name(key), ..Default::default() };
-    let answer = connection.delete(request).await;
-    (Action::Delete, Action::Delete, answered(&answer))
 }
 
 /// Stops the leader for longer than an election takes. Requests wait at it
@@ -362,8 +328,9 @@ fn histories_under_faults_are_linearizable() {
                 // Longer than a pause: a request at a paused leader is answered after it.
                 let connection = |endpoint: &String| Connection::new(endpoint, 5 * PAUSE);
                 let recorder = Recorder {
+                    client: n,
                     connections: cluster.endpoints().iter().map(connection).collect(),
-                    random: Random::new(seed.wrapping_add(n)),
+                    random: Random::new(seed.wrapping_add(u64::from(n))),
                     start,
                     next_value: next_value.clone(),
                     history: history.clone(),
@@ -384,26 +351,31 @@ fn histories_under_faults_are_linearizable() {
         }
         members_agree(&cluster).await;
         let history = history.borrow();
-        let unknown = history.iter().filter(|operation| operation.end.is_none()).count();
-        say(format!("history: {} operations, {unknown} of unknown fate", history.len()));
         let checked = Instant::now();
-        linearizability::check(&history).unwrap_or_else(|why| panic!("seed {seed}: {why}"));
-        say(format!("history: linearizable, checked in {:?}", checked.elapsed()));
+        let report = linearizability::check(&history);
+        let report = report.unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+        say(format!("history: linearizable, checked in {:?}; {report:?}", checked.elapsed()));
         a_stale_read_would_show(&history);
     }));
 }
 
-/// The check can fail on this very history: a read is given an old value of its key.
+/// The check can fail on this very history: the last read is given what the first one of its key
+/// that was answered otherwise had found.
 fn a_stale_read_would_show(history: &[Operation]) {
     let mut history = history.to_vec();
-    let is_read = |operation: &&Operation| matches!(operation.action, Action::Get(Some(_)));
-    let read = *history.iter().rfind(is_read).expect("somebody read something");
-    let old = history.iter().find_map(|operation| match operation.action {
-        Action::Put(old) if operation.key == read.key && operation.end.is_some() => Some(old),
+    let read = |operation: &Operation| match &operation.answer {
+        Some(Answer::Range(result, revision)) => Some((result.clone(), *revision)),
         _ => None,
-    });
-    assert!(old.is_some() && read.action != Action::Get(old), "the history is too short");
-    history.iter_mut().rfind(|operation| is_read(&&**operation)).expect("as above").action =
-        Action::Get(old);
+    };
+    let last = history.iter().rposition(|operation| read(operation).is_some());
+    let last = last.expect("somebody read something");
+    let (new, revision) = read(&history[last]).expect("it was found so");
+    let is_older = |operation: &&Operation| {
+        operation.request == history[last].request
+            && operation.end.is_some_and(|end| end < history[last].call)
+    };
+    let mut older = history.iter().filter(is_older).filter_map(read);
+    let old = older.find(|(old, _)| *old != new).expect("the history is long enough");
+    history[last].answer = Some(Answer::Range(old.0, revision));
     assert!(linearizability::check(&history).is_err(), "the check misses a stale read");
 }
