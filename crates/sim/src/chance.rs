@@ -34,6 +34,12 @@ impl Chance {
         Chance(chance.next() ^ seed.rotate_left(32))
     }
 
+    /// A stream of its own for the n-th of several uses.
+    pub fn fork(&self, n: u64) -> Chance {
+        let mut fork = Chance(self.0 ^ n << 40);
+        Chance(fork.next())
+    }
+
     /// The next number.
     #[allow(clippy::should_implement_trait, reason = "it never ends")]
     pub fn next(&mut self) -> u64 {

@@ -13,6 +13,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The state of the bad weather.
 pub(crate) struct Storm {
     pub(crate) chance: Chance,
+    /// What each fault draws from: to leave one out changes none of the others.
+    of_fault: Vec<Chance>,
     rages: bool,
     cuts: u64,
     /// Members that die in the middle of their next write.
@@ -27,8 +29,10 @@ pub(crate) struct Storm {
 
 impl Storm {
     pub(crate) fn new(chance: Chance) -> Storm {
+        let of_fault = (0..Fault::ALL.len()).map(|fault| chance.fork(fault as u64)).collect();
         Storm {
             chance,
+            of_fault,
             rages: true,
             cuts: 0,
             doomed: BTreeMap::new(),
@@ -104,6 +108,11 @@ impl Storm {
         }
     }
 
+    /// From now on chance is that of a fault; or, called again, that of everything else.
+    fn draw_from(&mut self, fault: Fault) {
+        std::mem::swap(&mut self.chance, &mut self.of_fault[fault as usize]);
+    }
+
     fn next_cut(&mut self) -> u64 {
         self.cuts += 1;
         self.cuts
@@ -124,7 +133,7 @@ impl Cluster {
     pub(crate) fn begin_storm(&mut self) {
         let strikes: Vec<Fault> = self.weather.faults().filter(|fault| fault.strikes()).collect();
         for fault in strikes {
-            let after = self.storm.chance.around(self.weather.rate(fault));
+            let after = self.storm.of_fault[fault as usize].around(self.weather.rate(fault));
             self.agenda.add(after, Event::Strike(fault));
         }
         if self.weather.rate(Fault::ClockRates) > 0 {
@@ -139,6 +148,7 @@ impl Cluster {
         if !self.storm.rages() {
             return;
         }
+        self.storm.draw_from(fault);
         let again = self.storm.chance.around(self.weather.rate(fault));
         self.agenda.add(1 + again, Event::Strike(fault));
         let victim = self.victim(fault);
@@ -151,6 +161,7 @@ impl Cluster {
             let now = self.agenda.now();
             self.trace.line(now, || format!("fault: {fault} n{victim} for {window} us"));
         }
+        self.storm.draw_from(fault);
     }
 
     /// Whom it strikes: anybody, but the leader more often than that.
