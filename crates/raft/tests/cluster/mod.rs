@@ -46,6 +46,8 @@ struct Oracle {
     leaders: BTreeMap<Term, NodeId>,
     /// The log as applied by anybody: the same for all.
     applied: Vec<Entry>,
+    /// The term of whoever was the first to apply each entry.
+    applied_in: Vec<Term>,
     /// Reads under way: what was applied anywhere when they were asked.
     reads: BTreeMap<(NodeId, u64), Index>,
     confirmed: u64,
@@ -246,7 +248,9 @@ impl Cluster {
             Some(known) => assert_eq!(known, &entry, "all apply the same"),
             None => {
                 self.assert_on_quorum(&entry);
+                let term = self.status(id).map_or(Term(0), |status| status.term);
                 self.oracle.applied.push(entry.clone());
+                self.oracle.applied_in.push(term);
             }
         }
         self.members.get_mut(&id).unwrap().applied.push(entry);
@@ -285,7 +289,9 @@ impl Cluster {
         // Its log, as far as it is on disk and on the way there.
         let mut log = member.disk.clone();
         member.writing.iter().for_each(|persist| log.write(persist));
-        for (n, entry) in self.oracle.applied.iter().enumerate() {
+        let applied = self.oracle.applied.iter().zip(&self.oracle.applied_in).enumerate();
+        // A vote may come late, and its candidate win a term that others have left.
+        for (n, (entry, _)) in applied.filter(|(_, (_, term))| **term < status.term) {
             assert_eq!(log.entries.get(n), Some(entry), "a leader holds all that is committed");
         }
     }

@@ -1,9 +1,8 @@
-//! How small the cluster is kept. Within its bounds a search leaves out nothing.
+//! How small a cluster is kept. Within its bounds a search leaves out nothing.
 
-use crate::member::Member;
 use raft::*;
 
-/// The bounds of one search.
+/// The bounds of one search, with three members.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
     /// Who may campaign in each term. Nobody does after the last.
@@ -16,22 +15,22 @@ pub struct Bounds {
     pub crashes: usize,
     /// Connections that a leader hears to be broken, in all.
     pub disconnects: usize,
-    /// Leaders send heartbeats, as often as they like. Only with prompt disks: else time passes
-    /// that a leader counts (how long its disk hangs).
+    /// Leaders send heartbeats, as often as they like. For prompt disks only: of others a leader
+    /// counts how long they hang, and time would not stand still.
     pub heartbeats: bool,
-    /// Writes under way at one member. With none, disks are prompt: a write is done at once.
+    /// Writes under way at a member. With none, disks are prompt: a write is done at once.
     pub writes_max: usize,
-    /// Inputs that a driver may give a node before it asks what to do.
+    /// Inputs that a driver may give a node before it asks what there is to do.
     pub inputs_max: usize,
-    /// An append holds one entry at most.
+    /// An append holds no more than one entry.
     pub single_entries: bool,
-    /// Pre-vote and check-quorum are on.
+    /// Pre-vote and check-quorum are on. A follower hears its leader until its patience ends.
     pub careful: bool,
 }
 
 impl Bounds {
-    /// Elections in these terms, and nothing else.
-    pub const fn elections(candidates: &'static [&'static [u64]]) -> Bounds {
+    /// Elections in so many terms, and nothing else.
+    pub fn elections(candidates: &'static [&'static [u64]]) -> Bounds {
         Bounds {
             candidates,
             proposals: 0,
@@ -47,7 +46,7 @@ impl Bounds {
     }
 
     pub fn ids(&self) -> [NodeId; 3] {
-        [NodeId(1), NodeId(2), NodeId(3)]
+        [1, 2, 3].map(NodeId)
     }
 
     pub fn last_term(&self) -> Term {
@@ -59,7 +58,7 @@ impl Bounds {
         candidates.is_some_and(|candidates| candidates.contains(&id.0))
     }
 
-    pub fn allow(&self, member: &Member) -> bool {
-        member.writes() <= self.writes_max
+    pub fn prompt_disks(&self) -> bool {
+        self.writes_max == 0
     }
 }

@@ -20,14 +20,15 @@ pub type Inboxes = [Inbox; 3];
 pub type Numbered = Input<u8>;
 
 /// The number of a member's state.
-pub type State = u32;
+pub type StateId = u32;
 
 pub struct Catalogue<'a> {
     bounds: &'a Bounds,
     states: Vec<Known>,
-    by_fingerprint: HashMap<u64, State>,
+    by_fingerprint: HashMap<u64, StateId>,
+    /// For each member, the messages to it.
     messages: [Vec<Message>; 3],
-    effects: HashMap<(State, Numbered), Effect>,
+    effects: HashMap<(StateId, Numbered), Effect>,
 }
 
 /// A state of a member.
@@ -39,31 +40,31 @@ pub struct Known {
     pub log: Vec<Entry>,
     pub disk: Vec<Entry>,
     /// What may happen to it besides messages.
-    pub inputs: Vec<Numbered>,
-    /// The messages that were looked at: each is one of the following, or does something.
-    seen: Inbox,
-    /// Comes too late to do anything, to this state and to all that follow it.
+    inputs: Vec<Numbered>,
+    /// The messages that were tried. Of these:
+    tried: Inbox,
+    /// those that come too late, for this state and all that follow it,
     late: Inbox,
-    /// Does nothing to this state, except that it may be answered.
+    /// those that do not change it,
     idle: Inbox,
-    /// The answers to those.
+    /// and the answers to these, if there are any.
     answers: Vec<(u8, Inboxes)>,
 }
 
 /// What comes of an input to a state.
 #[derive(Clone)]
 pub enum Effect {
-    /// It leads to another state, or to the same.
+    /// Another state, or the same again.
     Next(Next),
-    /// It cannot happen, or leads beyond the bounds.
+    /// It cannot happen, or is out of bounds.
     None,
-    /// It breaks a rule.
+    /// A rule is broken.
     Broken(Broken),
 }
 
 #[derive(Clone)]
 pub struct Next {
-    pub state: State,
+    pub state: StateId,
     pub sent: Inboxes,
     pub applied: Vec<Entry>,
     pub reads: Vec<ReadReady>,
@@ -80,18 +81,18 @@ impl<'a> Catalogue<'a> {
         }
     }
 
-    pub fn get(&self, state: State) -> &Known {
+    pub fn get(&self, state: StateId) -> &Known {
         &self.states[state as usize]
     }
 
-    /// How many states and messages there are.
+    /// How many states and messages it holds.
     pub fn size(&self) -> (usize, usize) {
         (self.states.len(), self.messages.iter().map(Vec::len).sum())
     }
 
     /// The number of a member's state.
-    pub fn number(&mut self, member: Member) -> State {
-        let next = self.states.len() as State;
+    pub fn number(&mut self, member: Member) -> StateId {
+        let next = self.states.len() as StateId;
         let number = *self.by_fingerprint.entry(member.fingerprint()).or_insert(next);
         if number == next {
             self.states.push(Known::new(member, self.bounds));
@@ -100,7 +101,7 @@ impl<'a> Catalogue<'a> {
     }
 
     /// What comes of an input to a state.
-    pub fn effect(&mut self, state: State, input: Numbered) -> Effect {
+    pub fn effect(&mut self, state: StateId, input: Numbered) -> Effect {
         if let Some(effect) = self.effects.get(&(state, input)) {
             return effect.clone();
         }
@@ -109,11 +110,11 @@ impl<'a> Catalogue<'a> {
         effect
     }
 
-    /// Looks at all messages of an inbox. Returns what is left of it without those that come too
-    /// late, and the answers to those that do nothing else.
-    pub fn look(&mut self, state: State, inbox: Inbox) -> (Inbox, Inboxes) {
-        for number in numbers(inbox & !self.get(state).seen) {
-            self.look_at(state, number);
+    /// Tries all messages of an inbox on a state. Returns the inbox without those that come too
+    /// late, and the answers to those that change nothing.
+    pub fn try_all(&mut self, state: StateId, inbox: Inbox) -> (Inbox, Inboxes) {
+        for number in numbers(inbox & !self.get(state).tried) {
+            self.try_one(state, number);
         }
         let known = self.get(state);
         let mut answers = [0; 3];
@@ -123,18 +124,17 @@ impl<'a> Catalogue<'a> {
         (inbox & !known.late, answers)
     }
 
-    fn look_at(&mut self, state: State, number: u8) {
-        let known = self.get(state);
-        let late = known.is_late(&self.messages[place(known.id)][number as usize]);
-        let effect = if late { Effect::None } else { self.effect(state, Input::Deliver(number)) };
+    fn try_one(&mut self, state: StateId, number: u8) {
         let known = &mut self.states[state as usize];
-        known.seen |= 1 << number;
-        if late {
+        known.tried |= 1 << number;
+        if known.is_late(&self.messages[place(known.id)][number as usize]) {
             known.late |= 1 << number;
+            return;
         }
-        if let Effect::Next(next) = effect
-            && next.is_idle(state)
-        {
+        let effect = self.effect(state, Input::Deliver(number));
+        let Effect::Next(next) = effect else { return };
+        if next.state == state && next.is_silent() {
+            let known = &mut self.states[state as usize];
             known.idle |= 1 << number;
             if next.sent != [0; 3] {
                 known.answers.push((number, next.sent));
@@ -142,30 +142,30 @@ impl<'a> Catalogue<'a> {
         }
     }
 
-    /// Tries every message that comes too late on every state for which it does.
-    pub fn check_late(&self) -> Result<(), (State, Numbered, Broken)> {
+    /// Tries what comes too late, each such message on every state for which it does.
+    pub fn check_late(&self) -> Result<(), (StateId, Numbered, Broken)> {
         for (state, known) in self.states.iter().enumerate() {
             for (number, message) in self.messages[place(known.id)].iter().enumerate() {
-                if !known.is_late(message) {
-                    continue;
-                }
-                let idle = |outcome: Option<Outcome>| {
-                    let same = |o: &Outcome| o.member.fingerprint() == known.member.fingerprint();
-                    outcome.is_some_and(|o| same(&o) && o.sent.is_empty())
-                };
-                if !self.try_take(known, Input::Deliver(message)).is_ok_and(idle) {
-                    let broken = format!("what comes late does nothing: {message}");
-                    return Err((state as State, Input::Deliver(number as u8), broken));
+                if known.is_late(message) && !self.is_ignored(known, message) {
+                    let broken = format!("what comes late is ignored: {message}");
+                    return Err((state as StateId, Input::Deliver(number as u8), broken));
                 }
             }
         }
         Ok(())
     }
 
-    fn run(&mut self, state: State, input: Numbered) -> Effect {
+    fn is_ignored(&self, known: &Known, message: &Message) -> bool {
+        let outcome = self.take(known, Input::Deliver(message)).ok().flatten();
+        outcome.is_some_and(|Outcome { member, sent, .. }| {
+            member.fingerprint() == known.member.fingerprint() && sent.is_empty()
+        })
+    }
+
+    fn run(&mut self, state: StateId, input: Numbered) -> Effect {
         let known = self.get(state);
-        let outcome = match self.try_take(known, self.spelled(known.id, input)) {
-            Ok(Some(outcome)) if self.bounds.allow(&outcome.member) => outcome,
+        let outcome = match self.take(known, self.spell_out(known.id, input)) {
+            Ok(Some(outcome)) if outcome.member.writes() <= self.bounds.writes_max => outcome,
             Ok(_) => return Effect::None,
             Err(broken) => return Effect::Broken(broken),
         };
@@ -173,30 +173,30 @@ impl<'a> Catalogue<'a> {
         let mut inboxes = [0; 3];
         for message in sent {
             let to = place(message.to);
-            inboxes[to] |= self.bit(message);
+            inboxes[to] |= 1 << self.message_number(message);
         }
         Effect::Next(Next { state: self.number(member), sent: inboxes, applied, reads })
     }
 
-    fn try_take(&self, known: &Known, input: Input<&Message>) -> Result<Option<Outcome>, Broken> {
-        catch_unwind(AssertUnwindSafe(|| known.member.take(&input, self.bounds)))
-            .map_err(|panic| text(&*panic))
+    fn take(&self, known: &Known, input: Input<&Message>) -> Result<Option<Outcome>, Broken> {
+        let take = || known.member.take(&input, self.bounds);
+        catch_unwind(AssertUnwindSafe(take)).map_err(|panic| text(&*panic))
     }
 
-    fn bit(&mut self, message: Message) -> Inbox {
+    fn message_number(&mut self, message: Message) -> usize {
         let messages = &mut self.messages[place(message.to)];
         let number = messages.iter().position(|known| *known == message).unwrap_or(messages.len());
         if number == messages.len() {
             messages.push(message);
         }
         assert!(number < Inbox::BITS as usize, "an inbox has a bit for each message");
-        1 << number
+        number
     }
 
-    /// An input with its message spelled out.
-    pub fn spelled(&self, to: NodeId, input: Numbered) -> Input<&Message> {
+    /// An input with its message.
+    pub fn spell_out(&self, id: NodeId, input: Numbered) -> Input<&Message> {
         match input {
-            Input::Deliver(number) => Input::Deliver(&self.messages[place(to)][number as usize]),
+            Input::Deliver(number) => Input::Deliver(&self.messages[place(id)][number as usize]),
             Input::Sync => Input::Sync,
             Input::Campaign => Input::Campaign,
             Input::Propose => Input::Propose,
@@ -219,7 +219,7 @@ impl Known {
             log: member.log(),
             disk: member.disk().entries.clone(),
             inputs: member.inputs(bounds),
-            seen: 0,
+            tried: 0,
             late: 0,
             idle: 0,
             answers: Vec::new(),
@@ -227,46 +227,44 @@ impl Known {
         }
     }
 
-    /// What may happen to it when these messages are there, except what does nothing.
-    pub fn inputs(&self, inbox: Inbox) -> impl Iterator<Item = Numbered> {
-        self.inputs.iter().copied().chain(numbers(inbox & !self.idle).map(Input::Deliver))
+    /// What may change it, with these messages on their way to it.
+    pub fn inputs(&self, inbox: Inbox) -> Vec<Numbered> {
+        let messages = numbers(inbox & !self.idle).map(Input::Deliver);
+        self.inputs.iter().copied().chain(messages).collect()
     }
 
-    /// The messages of an inbox that it answers without being changed.
+    /// What it only answers, of these messages.
     pub fn answered(&self, inbox: Inbox) -> impl Iterator<Item = Numbered> {
         let answered = self.answers.iter().map(|(number, _)| *number);
         answered.filter(move |number| inbox >> number & 1 == 1).map(Input::Deliver)
     }
 
-    /// Answers and commit indexes of a term before the one on disk are ignored for ever: a member
-    /// never falls behind what is on its disk. Requests are answered with the newer term.
+    /// A member never falls behind the term on its disk. Answers and commit indexes of a term
+    /// before are ignored; requests are answered with the newer term.
     fn is_late(&self, message: &Message) -> bool {
-        let answered = matches!(
+        let request = matches!(
             message.body,
             Body::PreVote { .. } | Body::Vote { .. } | Body::Append { .. } | Body::Heartbeat { .. }
         );
-        !answered && message.term < self.member.disk().hard_state.term
+        !request && message.term < self.member.disk().hard_state.term
     }
 }
 
 impl Next {
-    fn is_idle(&self, before: State) -> bool {
-        self.state == before && self.is_silent()
-    }
-
+    /// Whether only the member and the network know of it.
     pub fn is_silent(&self) -> bool {
         self.applied.is_empty() && self.reads.is_empty()
     }
 }
 
-/// Where a member stands among the three.
-pub fn place(id: NodeId) -> usize {
-    id.0 as usize - 1
-}
-
-/// Adds messages to inboxes.
+/// Adds messages to those that are there.
 pub fn merge(inboxes: &mut Inboxes, sent: &Inboxes) {
     inboxes.iter_mut().zip(sent).for_each(|(inbox, sent)| *inbox |= sent);
+}
+
+/// Where a member stands among the three.
+fn place(id: NodeId) -> usize {
+    id.0 as usize - 1
 }
 
 /// The numbers of the messages in an inbox.
@@ -278,6 +276,7 @@ fn numbers(mut inbox: Inbox) -> impl Iterator<Item = u8> {
     })
 }
 
+/// What a panic says.
 fn text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_string()

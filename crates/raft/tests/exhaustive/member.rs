@@ -1,6 +1,6 @@
 //! One member as the search sees it: a node, its disk, and the writes between the two; what may
 //! happen to it, and what comes of that. The rules that a member can break by itself are checked
-//! here, once for each of its states.
+//! here.
 
 use crate::bounds::Bounds;
 use crate::cluster::DiskImage;
@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// Every input uses up the ticks it needs, so between two inputs no time has passed: a campaign
-/// takes what is left of the patience, a heartbeat the time between two checks for a quorum.
+/// Every input uses up the ticks that it takes, so time stands still between two of them: a
+/// campaign takes the rest of the patience, a heartbeat the time between two checks for a quorum.
 const ELECTION_TICKS: u32 = 2;
 
 #[derive(Clone)]
@@ -22,11 +22,11 @@ pub struct Member {
     /// Writes that were handed out and are not on disk yet, oldest first.
     writing: VecDeque<Persist>,
     applied: Index,
-    /// Inputs since the node was asked what to do.
+    /// Inputs that did something since the node was asked what there is to do.
     inputs: usize,
 }
 
-/// What may happen to a member. `M` names a message.
+/// What may happen to a member. `M` is a message, or names one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Input<M> {
     /// A message arrives, for the first time or again.
@@ -45,23 +45,26 @@ pub enum Input<M> {
     Disconnect(NodeId),
     /// The driver asks what there is to do, and does it.
     Settle,
-    /// The process dies, and starts again from what is on its disk. How long it is dead is how
-    /// long its messages take. A write that reached the disk and was not confirmed is one whose
-    /// promises were lost. Whether the disk knows how far the log is committed is luck.
-    Crash { hint: bool },
+    /// The process dies, and starts again from what is on its disk. Being dead for longer is the
+    /// same as messages that take longer, and a write that reached the disk without being
+    /// confirmed the same as one whose promises were lost.
+    Crash {
+        /// The disk knows how far the log is committed; that is luck.
+        hint: bool,
+    },
 }
 
 /// What comes of an input.
 pub struct Outcome {
     pub member: Member,
-    pub synced: Option<Persist>,
+    pub synced: Vec<Persist>,
     pub sent: Vec<Message>,
     pub applied: Vec<Entry>,
     pub reads: Vec<ReadReady>,
 }
 
 impl Member {
-    /// A member that was never started before.
+    /// A member that starts for the first time.
     pub fn new(id: NodeId, bounds: &Bounds) -> Member {
         Member::start(id, DiskImage::default(), bounds)
     }
@@ -105,7 +108,7 @@ impl Member {
         disk.entries
     }
 
-    /// Two members with one fingerprint are in one state.
+    /// Members with the same fingerprint are in the same state.
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
@@ -115,7 +118,10 @@ impl Member {
     /// What may happen to it besides messages.
     pub fn inputs<M>(&self, bounds: &Bounds) -> Vec<Input<M>> {
         let Status { role, term, .. } = self.status();
-        let mut inputs = vec![Input::Crash { hint: true }, Input::Crash { hint: false }];
+        let mut inputs = vec![Input::Crash { hint: true }];
+        if self.disk.commit > Index(0) {
+            inputs.push(Input::Crash { hint: false });
+        }
         if self.inputs > 0 {
             inputs.push(Input::Settle);
         }
@@ -126,27 +132,24 @@ impl Member {
             RoleName::Leader => {
                 inputs.push(Input::Propose);
                 inputs.extend((0..bounds.reads).map(Input::Read));
-                if bounds.heartbeats {
-                    inputs.push(Input::Heartbeat);
-                }
+                inputs.extend(bounds.heartbeats.then_some(Input::Heartbeat));
                 let peers = bounds.ids().into_iter().filter(|peer| *peer != self.id);
                 inputs.extend(peers.map(Input::Disconnect));
             }
-            // One that asks again forgets the answers that it got. They may as well be lost.
+            // One that asks again forgets the answers that it has. They might as well be lost.
             RoleName::PreCandidate => {}
             RoleName::Follower | RoleName::Candidate => {
-                if bounds.may_campaign(self.id, term.next()) {
-                    inputs.push(Input::Campaign);
-                }
+                let allowed = bounds.may_campaign(self.id, term.next());
+                inputs.extend(allowed.then_some(Input::Campaign));
             }
         }
         inputs
     }
 
-    /// Takes an input. None if it cannot happen now.
+    /// What comes of an input; `None` if it cannot happen now.
     ///
     /// # Panics
-    /// If a rule is broken that a member can break by itself, or one that the node checks.
+    /// If a rule is broken that a member can break by itself, or one that the core checks.
     pub fn take(&self, input: &Input<&Message>, bounds: &Bounds) -> Option<Outcome> {
         let mut outcome = Outcome::new(self.clone());
         if !outcome.give(input, bounds) {
@@ -163,6 +166,7 @@ impl Member {
         Some(outcome)
     }
 
+    /// Lets patience end. False if it does not: a member that waits for its disk is patient.
     fn campaign(&mut self) -> bool {
         let before = self.status();
         (0..2 * ELECTION_TICKS).any(|_| {
@@ -172,35 +176,36 @@ impl Member {
         })
     }
 
-    /// Queues a write. One that holds nothing is joined to the one before, as a driver may.
+    /// Queues a write. One that holds nothing is joined to the one before it, as a driver may.
     fn write(&mut self, persist: Persist) {
-        let Some(last) = self.writing.back_mut().filter(|_| holds_nothing(&persist)) else {
-            self.writing.push_back(persist);
-            return;
-        };
-        last.ticket = persist.ticket;
-        let said = |promise: &Message| !last.then_send.contains(promise);
-        let promises: Vec<Message> = persist.then_send.into_iter().filter(said).collect();
-        last.then_send.extend(promises);
+        match self.writing.back_mut() {
+            Some(last) if holds_nothing(&persist) => {
+                last.ticket = persist.ticket;
+                for promise in persist.then_send {
+                    if !last.then_send.contains(&promise) {
+                        last.then_send.push(promise);
+                    }
+                }
+            }
+            _ => self.writing.push_back(persist),
+        }
     }
 
     fn check(&self) {
-        if self.inputs > 0 {
-            // What was not handed out yet is nobody else's business.
-            return;
-        }
         let (log, status) = (self.log(), self.status());
-        assert_eq!(last(&log), status.last, "the log is on disk or on its way there");
-        let durable = status.durable.0 as usize;
-        let same = log.get(..durable).is_some_and(|log| self.disk.entries.starts_with(log));
-        assert!(same, "what counts as durable is on disk");
+        let durable = log.get(..status.durable.0 as usize);
+        let on_disk = durable.is_some_and(|log| self.disk.entries.starts_with(log));
+        assert!(on_disk, "what counts as durable is on disk");
+        if self.inputs == 0 {
+            assert_eq!(last(&log), status.last, "the log is on disk or on its way there");
+        }
     }
 }
 
 impl Outcome {
     fn new(member: Member) -> Outcome {
-        let (sent, applied, reads) = (Vec::new(), Vec::new(), Vec::new());
-        Outcome { member, synced: None, sent, applied, reads }
+        let (synced, sent) = (Vec::new(), Vec::new());
+        Outcome { member, synced, sent, applied: Vec::new(), reads: Vec::new() }
     }
 
     /// Gives the member an input. False if it cannot happen now.
@@ -235,7 +240,7 @@ impl Outcome {
             let oldest = self.member.writing.front();
             if !ready.is_empty() {
                 self.carry_out(ready);
-            } else if oldest.is_some_and(|oldest| bounds.writes_max == 0 || holds_nothing(oldest)) {
+            } else if oldest.is_some_and(|oldest| bounds.prompt_disks() || holds_nothing(oldest)) {
                 self.sync();
             } else {
                 return;
@@ -258,7 +263,7 @@ impl Outcome {
             member.node.fetched(fetch, entries.to_vec());
         }
         for entry in ready.committed {
-            assert_eq!(entry.at.index, member.applied.next(), "applied in order, once");
+            assert_eq!(entry.at.index, member.applied.next(), "applied in order, each index once");
             member.applied = entry.at.index;
             self.applied.push(entry);
         }
@@ -274,7 +279,7 @@ impl Outcome {
             check_claim(message, &member.disk);
             self.sent.push(message.clone());
         }
-        self.synced = Some(persist);
+        self.synced.push(persist);
     }
 }
 
@@ -297,17 +302,17 @@ impl<M: fmt::Display> fmt::Display for Input<M> {
             Input::Campaign => write!(f, "campaign"),
             Input::Propose => write!(f, "propose"),
             Input::Read(n) => write!(f, "read {n}"),
-            Input::Heartbeat => write!(f, "tick"),
-            Input::Disconnect(peer) => write!(f, "disconnect n{peer}"),
+            Input::Heartbeat => write!(f, "heartbeat"),
+            Input::Disconnect(peer) => write!(f, "disconnect {peer}"),
             Input::Settle => write!(f, "settle"),
-            Input::Crash { hint: true } => write!(f, "crash and restart"),
-            Input::Crash { hint: false } => write!(f, "crash and restart without a commit index"),
+            Input::Crash { hint: true } => write!(f, "crash, restart"),
+            Input::Crash { hint: false } => write!(f, "crash, restart without a commit index"),
         }
     }
 }
 
 /// Whether a write carries only promises.
-fn holds_nothing(persist: &Persist) -> bool {
+pub fn holds_nothing(persist: &Persist) -> bool {
     persist.hard_state.is_none() && persist.entries.is_empty()
 }
 
@@ -315,7 +320,7 @@ fn last(log: &[Entry]) -> Position {
     log.last().map_or(Position::ORIGIN, |entry| entry.at)
 }
 
-/// What a message claims of its sender's disk is true when it leaves, whatever kind it is.
+/// What a message claims of its sender's disk is true when it leaves.
 fn check_claim(message: &Message, disk: &DiskImage) {
     let HardState { term, vote } = disk.hard_state;
     let voted = |id| term > message.term || (term, vote) == (message.term, Some(id));
@@ -325,5 +330,5 @@ fn check_claim(message: &Message, disk: &DiskImage) {
         Body::Appended { matched } => term >= message.term && matched <= last(&disk.entries).index,
         _ => true,
     };
-    assert!(holds, "a promise leaves when it is on disk: {message}");
+    assert!(holds, "what a message claims is on disk when it leaves: {message}");
 }

@@ -1,94 +1,83 @@
-//! How a search tells what it found: the inputs that lead to it and what came of each, in the
-//! notation of scripts and traces.
+//! The way to a broken rule: inputs, and what came of each, in the notation of the scripts.
 
 use crate::bounds::Bounds;
 use crate::catalogue::{Catalogue, Numbered};
-use crate::member::{Input, Outcome};
+use crate::member::{Input, Outcome, holds_nothing};
 use crate::search::World;
 use raft::*;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// An input to the member at this place of a world.
+pub type Step = (World, usize, Numbered);
+
 /// One input, and what came of it.
-struct Line {
+struct Told {
     text: String,
-    uses: Option<Message>,
-    sends: Vec<Message>,
-    /// Nothing came of it but an answer.
+    heard: Option<Message>,
+    sent: Vec<Message>,
+    /// The member only answered, and the search did not count that as an input.
     aside: bool,
 }
 
-/// Tells of inputs, each with the world that it happened in and the place of the member.
-pub fn tell(
-    catalogue: &Catalogue<'_>,
-    bounds: &Bounds,
-    steps: &[(World, usize, Numbered)],
-) -> String {
-    let mut lines: Vec<Line> = Vec::new();
-    for (world, place, input) in steps {
-        for aside in asides(catalogue, bounds, world) {
-            let said = |message: &Message| lines.iter().any(|line| line.sends.contains(message));
-            if !aside.sends.iter().all(said) {
-                lines.push(aside);
-            }
+pub fn tell(catalogue: &Catalogue<'_>, bounds: &Bounds, path: &[Step]) -> String {
+    let mut all = Vec::new();
+    for step in path {
+        for aside in asides(&step.0, catalogue) {
+            all.push(Told { aside: true, ..tell_step(&aside, catalogue, bounds) });
         }
-        lines.push(line(catalogue, bounds, world, *place, *input));
+        all.push(tell_step(step, catalogue, bounds));
     }
-    // An answer is told of if it is heard later.
-    let mut used = Vec::new();
-    let mut told = Vec::new();
-    for line in lines.into_iter().rev() {
-        if !line.aside || line.sends.iter().any(|message| used.contains(message)) {
-            used.extend(line.uses);
-            told.push(line.text);
+    // An answer is worth telling if it is heard later, and once is enough.
+    let mut text = Vec::new();
+    let mut missing: Vec<Message> = Vec::new();
+    for (n, told) in all.iter().enumerate().rev() {
+        let is_new = |message: &Message| !all[..n].iter().any(|told| told.sent.contains(message));
+        let needed = |message: &Message| missing.contains(message) && is_new(message);
+        if !told.aside || told.sent.iter().any(needed) {
+            missing.extend(told.heard.clone());
+            text.push(told.text.as_str());
         }
     }
-    told.reverse();
-    told.concat()
+    text.reverse();
+    text.concat()
 }
 
-/// The answers that members give in a world without being changed.
-fn asides(catalogue: &Catalogue<'_>, bounds: &Bounds, world: &World) -> Vec<Line> {
-    let mut lines = Vec::new();
-    for (place, state) in world.cluster.members.into_iter().enumerate() {
-        for input in catalogue.get(state).answered(world.inboxes[place]) {
-            let line = line(catalogue, bounds, world, place, input);
-            lines.push(Line { aside: true, ..line });
-        }
-    }
-    lines
+/// The inputs of a world that are only answered.
+fn asides(world: &World, catalogue: &Catalogue<'_>) -> Vec<Step> {
+    let members = world.state.members.into_iter().enumerate();
+    let answered = members.flat_map(|(place, state)| {
+        let inputs = catalogue.get(state).answered(world.inboxes[place]);
+        inputs.map(move |input| (*world, place, input))
+    });
+    answered.collect()
 }
 
-fn line(
-    catalogue: &Catalogue<'_>,
-    bounds: &Bounds,
-    world: &World,
-    place: usize,
-    input: Numbered,
-) -> Line {
-    let known = catalogue.get(world.cluster.members[place]);
-    let input = catalogue.spelled(known.id, input);
-    let uses = if let Input::Deliver(message) = input { Some(message.clone()) } else { None };
-    let mut text = match &uses {
-        Some(_) => format!("{input}\n"),
-        None => format!("n{} {input}\n", known.id),
+fn tell_step((world, place, input): &Step, catalogue: &Catalogue<'_>, bounds: &Bounds) -> Told {
+    let known = catalogue.get(world.state.members[*place]);
+    let input = catalogue.spell_out(known.id, *input);
+    let (mut text, heard) = match input {
+        Input::Deliver(message) => (format!("{input}\n"), Some(message.clone())),
+        _ => (format!("n{} {input}\n", known.id), None),
     };
-    let outcome = catch_unwind(AssertUnwindSafe(|| known.member.take(&input, bounds)));
-    let Ok(Some(outcome)) = outcome else {
-        return Line { text, uses, sends: Vec::new(), aside: false };
-    };
-    write_effects(&mut text, known.member.status(), &outcome);
-    Line { text, uses, sends: outcome.sent, aside: false }
+    let take = || known.member.take(&input, bounds);
+    // The last input may be the one that breaks a rule, and nothing comes of it.
+    let outcome = catch_unwind(AssertUnwindSafe(take)).ok().flatten();
+    let sent = outcome.map_or(Vec::new(), |outcome| {
+        tell_outcome(&mut text, known.member.status(), &outcome);
+        outcome.sent
+    });
+    Told { text, heard, sent, aside: false }
 }
 
-fn write_effects(text: &mut String, before: Status, outcome: &Outcome) {
+fn tell_outcome(text: &mut String, before: Status, outcome: &Outcome) {
     let now = outcome.member.status();
     let id = now.id;
-    if let Some(persist) = &outcome.synced {
-        let _ = writeln!(text, "    n{id} {persist}");
-    }
     if (before.role, before.term) != (now.role, now.term) {
         let _ = writeln!(text, "    n{id}@{} becomes {:?}", now.term, now.role);
+    }
+    for persist in outcome.synced.iter().filter(|persist| !holds_nothing(persist)) {
+        let _ = writeln!(text, "    n{id} {persist}");
     }
     for message in &outcome.sent {
         let _ = writeln!(text, "    {message}");

@@ -1,7 +1,7 @@
-//! The search itself: from the cluster's first state to all that can follow.
+//! The search: from the cluster's first state to everything that can follow.
 
 use crate::bounds::Bounds;
-use crate::catalogue::{Catalogue, Effect, Inboxes, Next, Numbered, State, merge};
+use crate::catalogue::{Catalogue, Effect, Inboxes, Next, Numbered, StateId, merge};
 use crate::history::{Broken, History};
 use crate::member::{Input, Member};
 use crate::path;
@@ -9,13 +9,13 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 use std::fmt;
 
-/// In which order states are looked at.
+/// What is looked at first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// Those with the most messages first: they cover the most of the others.
+    /// What has the most messages on their way: it covers the most, so that less is left.
     MostMessages,
-    /// Those with the fewest inputs before them first: what breaks is seen on a shortest path.
-    Shortest,
+    /// What takes the fewest inputs: it shows the shortest way to what breaks.
+    FewestInputs,
 }
 
 pub struct Search<'a> {
@@ -25,47 +25,53 @@ pub struct Search<'a> {
     histories: Vec<History>,
     by_history: HashMap<History, u32>,
     found: Vec<Found>,
-    /// The worlds of each state that no other covers.
-    widest: HashMap<Cluster, Vec<u32>>,
+    /// The worlds of each state that no other world covers.
+    widest: HashMap<ClusterState, Vec<u32>>,
+    /// The worlds to be looked at, the next one on top.
     open: BinaryHeap<(u32, Reverse<u32>)>,
     transitions: usize,
 }
 
-/// A state of the cluster: those of its members, and its history, by number.
+/// The states of the members, and the history, by number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Cluster {
-    pub members: [State; 3],
+pub struct ClusterState {
+    pub members: [StateId; 3],
     history: u32,
 }
 
-/// A state of the cluster, and the messages that may arrive in it.
+/// A state of the cluster, and the messages on their way. Another with the same state and all
+/// these messages, or more, *covers* it.
 #[derive(Clone, Copy)]
 pub struct World {
-    pub cluster: Cluster,
+    pub state: ClusterState,
     pub inboxes: Inboxes,
 }
 
-/// A world, and how it was found: the world before, and the input to one of its members.
+/// A world, and how it was found.
 struct Found {
     world: World,
-    before: u32,
-    place: u8,
-    input: Numbered,
+    by: Step,
     covered: bool,
 }
 
-/// A rule that is broken, and where: by an input to one member of a world.
-pub struct Failure {
-    broken: Broken,
-    before: u32,
-    place: usize,
+/// An input to one member of a world that was found.
+#[derive(Clone, Copy)]
+struct Step {
+    world: u32,
+    place: u8,
     input: Numbered,
 }
 
+/// The step that broke a rule.
+struct Failure {
+    step: Step,
+    broken: Broken,
+}
+
+/// What was visited.
 pub struct Report {
-    /// States of the cluster, and worlds.
-    pub states: usize,
-    pub worlds: usize,
+    states: usize,
+    worlds: usize,
     transitions: usize,
     members: usize,
     messages: usize,
@@ -73,7 +79,7 @@ pub struct Report {
 }
 
 impl<'a> Search<'a> {
-    /// Looks at everything. On failure, tells the way to it.
+    /// Visits everything. If a rule is broken, tells the way there.
     pub fn run(bounds: &'a Bounds, order: Order) -> Result<Report, String> {
         let mut search = Search {
             bounds,
@@ -86,101 +92,90 @@ impl<'a> Search<'a> {
             open: BinaryHeap::new(),
             transitions: 0,
         };
-        match search.explore() {
+        match search.visit_all() {
             Ok(()) => Ok(search.report()),
-            Err(failure) => Err(search.tell(failure)),
+            Err(failure) => Err(search.tell(&failure)),
         }
     }
 
-    fn explore(&mut self) -> Result<(), Failure> {
+    fn visit_all(&mut self) -> Result<(), Failure> {
         let members = self.bounds.ids().map(|id| Member::new(id, self.bounds));
         let members = members.map(|member| self.catalogue.number(member));
-        let history = self.history(History::default());
-        let first = World { cluster: Cluster { members, history }, inboxes: [0; 3] };
-        self.add(Found {
-            world: first,
-            before: 0,
-            place: 0,
-            input: Input::Settle,
-            covered: false,
-        })?;
-        while let Some((_, Reverse(at))) = self.open.pop() {
-            if !self.found[at as usize].covered {
-                self.expand(at)?;
+        let history = self.number(History::default());
+        let first = World { state: ClusterState { members, history }, inboxes: [0; 3] };
+        // Nothing came before it; no path goes further back than to world 0.
+        self.add(first, Step { world: 0, place: 0, input: Input::Settle })?;
+        while let Some((_, Reverse(world))) = self.open.pop() {
+            if !self.found[world as usize].covered {
+                self.visit(world)?;
             }
         }
-        self.catalogue
-            .check_late()
-            .map_err(|(state, input, broken)| self.locate(state, input, broken))
+        self.catalogue.check_late().map_err(|(state, input, broken)| {
+            let step = self.locate(state, input);
+            Failure { step, broken }
+        })
     }
 
-    fn expand(&mut self, at: u32) -> Result<(), Failure> {
-        let world = self.found[at as usize].world;
-        for (place, state) in world.cluster.members.into_iter().enumerate() {
-            let inputs: Vec<_> = self.catalogue.get(state).inputs(world.inboxes[place]).collect();
-            for input in inputs {
-                if !self.affords(world, input) {
+    fn visit(&mut self, number: u32) -> Result<(), Failure> {
+        let world = self.found[number as usize].world;
+        for (place, state) in world.state.members.into_iter().enumerate() {
+            for input in self.catalogue.get(state).inputs(world.inboxes[place]) {
+                if !self.is_allowed(&world, input) {
                     continue;
                 }
-                let fail = |broken| Failure { broken, before: at, place, input };
+                let step = Step { world: number, place: place as u8, input };
                 match self.catalogue.effect(state, input) {
+                    Effect::None => {}
                     Effect::Next(next) => {
                         self.transitions += 1;
-                        let world = self.after(world, place, input, &next).map_err(fail)?;
-                        let place = place as u8;
-                        self.add(Found { world, before: at, place, input, covered: false })?;
+                        let after = self.after(world, step, &next);
+                        let after = after.map_err(|broken| Failure { step, broken })?;
+                        self.add(after, step)?;
                     }
-                    Effect::None => {}
-                    Effect::Broken(broken) => return Err(fail(broken)),
+                    Effect::Broken(broken) => return Err(Failure { step, broken }),
                 }
             }
         }
         Ok(())
     }
 
-    /// Whether what is counted is not used up.
-    fn affords(&self, world: World, input: Numbered) -> bool {
-        let history = &self.histories[world.cluster.history as usize];
+    /// Whether there is some left of what is counted.
+    fn is_allowed(&self, world: &World, input: Numbered) -> bool {
+        let history = &self.histories[world.state.history as usize];
         match input {
-            Input::Crash { .. } => history.crashes < self.bounds.crashes,
             Input::Propose => history.proposals < self.bounds.proposals,
-            Input::Disconnect(_) => history.disconnects < self.bounds.disconnects,
             Input::Read(n) => history.reads.len() == n,
+            Input::Disconnect(_) => history.disconnects < self.bounds.disconnects,
+            Input::Crash { .. } => history.crashes < self.bounds.crashes,
             _ => true,
         }
     }
 
-    /// The world after an input that led one member to its next state.
-    fn after(
-        &mut self,
-        mut world: World,
-        place: usize,
-        input: Numbered,
-        next: &Next,
-    ) -> Result<World, Broken> {
-        let before = self.catalogue.get(world.cluster.members[place]);
-        let now = self.catalogue.get(next.state);
+    /// The world after a step that led a member to its next state.
+    fn after(&mut self, mut world: World, step: Step, next: &Next) -> Result<World, Broken> {
+        let state = &mut world.state.members[usize::from(step.place)];
+        let (before, now) = (self.catalogue.get(*state), self.catalogue.get(next.state));
         let elected = now.leads && !(before.leads && before.term == now.term);
-        world.cluster.members[place] = next.state;
+        *state = next.state;
         merge(&mut world.inboxes, &next.sent);
         let counted = matches!(
-            input,
-            Input::Crash { .. } | Input::Propose | Input::Disconnect(_) | Input::Read(_)
+            step.input,
+            Input::Propose | Input::Read(_) | Input::Disconnect(_) | Input::Crash { .. }
         );
         if counted || elected || !next.is_silent() {
-            let mut history = self.histories[world.cluster.history as usize].clone();
-            history.count(input);
+            let mut history = self.histories[world.state.history as usize].clone();
+            history.count(step.input);
             if elected {
                 history.elected(now)?;
             }
             next.applied.iter().try_for_each(|entry| history.applied(now, entry))?;
             next.reads.iter().try_for_each(|read| history.read(read))?;
-            world.cluster.history = self.history(history);
+            world.state.history = self.number(history);
         }
         Ok(world)
     }
 
-    fn history(&mut self, history: History) -> u32 {
+    fn number(&mut self, history: History) -> u32 {
         let next = self.histories.len() as u32;
         *self.by_history.entry(history).or_insert_with_key(|history| {
             self.histories.push(history.clone());
@@ -188,42 +183,40 @@ impl<'a> Search<'a> {
         })
     }
 
-    /// Adds a world, unless a known one covers it: has the same state, and all its messages.
-    fn add(&mut self, mut found: Found) -> Result<(), Failure> {
-        self.close(&mut found.world);
-        let World { cluster, inboxes } = found.world;
-        let worlds = self.widest.entry(cluster).or_default();
+    /// Adds a world, unless one that is known covers it.
+    fn add(&mut self, mut world: World, by: Step) -> Result<(), Failure> {
+        self.answer(&mut world);
+        let worlds = self.widest.entry(world.state).or_default();
         if worlds.is_empty() {
-            let members = cluster.members.map(|state| self.catalogue.get(state));
-            let checked = self.histories[cluster.history as usize].check(members);
-            let Found { before, place, input, .. } = found;
-            let place = place as usize;
-            checked.map_err(|broken| Failure { broken, before, place, input })?;
+            let members = world.state.members.map(|state| self.catalogue.get(state));
+            let checked = self.histories[world.state.history as usize].check(members);
+            checked.map_err(|broken| Failure { step: by, broken })?;
         }
-        let covers = |a: &Inboxes, b: &Inboxes| a.iter().zip(b).all(|(a, b)| b & !a == 0);
-        if worlds.iter().any(|at| covers(&self.found[*at as usize].world.inboxes, &inboxes)) {
+        if worlds.iter().any(|known| self.found[*known as usize].world.covers(&world)) {
             return Ok(());
         }
-        worlds.retain(|at| {
-            let known = &mut self.found[*at as usize];
-            known.covered = covers(&inboxes, &known.world.inboxes);
+        worlds.retain(|known| {
+            let known = &mut self.found[*known as usize];
+            known.covered = world.covers(&known.world);
             !known.covered
         });
-        let at = self.found.len() as u32;
-        worlds.push(at);
-        let messages = inboxes.iter().map(|inbox| inbox.count_ones()).sum();
-        let first = if self.order == Order::MostMessages { messages } else { 0 };
-        self.open.push((first, Reverse(at)));
-        self.found.push(found);
+        let number = self.found.len() as u32;
+        worlds.push(number);
+        self.found.push(Found { world, by, covered: false });
+        let urgency = match self.order {
+            Order::MostMessages => world.inboxes.iter().map(|inbox| inbox.count_ones()).sum(),
+            Order::FewestInputs => 0,
+        };
+        self.open.push((urgency, Reverse(number)));
         Ok(())
     }
 
     /// Adds all answers that members give without being changed, and drops what comes too late.
-    fn close(&mut self, world: &mut World) {
+    fn answer(&mut self, world: &mut World) {
         loop {
             let before = world.inboxes;
-            for (place, state) in world.cluster.members.into_iter().enumerate() {
-                let (left, answers) = self.catalogue.look(state, world.inboxes[place]);
+            for (place, state) in world.state.members.into_iter().enumerate() {
+                let (left, answers) = self.catalogue.try_all(state, world.inboxes[place]);
                 world.inboxes[place] = left;
                 merge(&mut world.inboxes, &answers);
             }
@@ -233,27 +226,30 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn locate(&self, state: State, input: Numbered, broken: Broken) -> Failure {
-        let of = |found: &Found| found.world.cluster.members.iter().position(|s| *s == state);
-        let mut found = self.found.iter().enumerate();
-        let (before, place) =
-            found.find_map(|(at, found)| Some((at as u32, of(found)?))).expect("it was met");
-        Failure { broken, before, place, input }
+    /// An input to a state of a member, in the first world that has it.
+    fn locate(&self, state: StateId, input: Numbered) -> Step {
+        let place = |found: &Found| found.world.state.members.iter().position(|s| *s == state);
+        let places = self.found.iter().map(place).enumerate();
+        let mut steps = places.filter_map(|(world, place)| {
+            Some(Step { world: world as u32, place: place? as u8, input })
+        });
+        steps.next().expect("every state of a member is one in some world")
     }
 
-    fn tell(&self, failure: Failure) -> String {
-        let Failure { broken, before, place, input } = failure;
-        let mut steps = vec![(self.found[before as usize].world, place, input)];
-        let mut at = before as usize;
-        while at > 0 {
-            let Found { before, place, input, .. } = self.found[at];
-            at = before as usize;
-            steps.push((self.found[at].world, place as usize, input));
+    fn tell(&self, failure: &Failure) -> String {
+        let mut steps = vec![failure.step];
+        while let Some(Step { world: 1.., .. }) = steps.last() {
+            let world = steps[steps.len() - 1].world;
+            steps.push(self.found[world as usize].by);
         }
         steps.reverse();
-        let told = path::tell(&self.catalogue, self.bounds, &steps);
-        let count = steps.len();
-        format!("{broken}\nafter {} states, by {count} inputs:\n\n{told}", self.widest.len())
+        let path = steps.iter().map(|step| {
+            (self.found[step.world as usize].world, usize::from(step.place), step.input)
+        });
+        let path: Vec<path::Step> = path.collect();
+        let told = path::tell(&self.catalogue, self.bounds, &path);
+        let (states, inputs, broken) = (self.widest.len(), path.len(), &failure.broken);
+        format!("{broken}\nafter {states} states, {inputs} inputs from the first:\n\n{told}")
     }
 
     fn report(self) -> Report {
@@ -269,13 +265,19 @@ impl<'a> Search<'a> {
     }
 }
 
+impl World {
+    fn covers(&self, other: &World) -> bool {
+        self.inboxes.iter().zip(&other.inboxes).all(|(ours, theirs)| theirs & !ours == 0)
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Report { states, worlds, transitions, members, messages, .. } = self;
         write!(
             f,
-            "{states} states, {worlds} with what is on its way, {transitions} transitions; "
+            "{states} states ({worlds} with what is on its way), {transitions} transitions, "
         )?;
-        write!(f, "{members} states of members, {messages} messages")
+        write!(f, "put together from {members} states of members and {messages} messages")
     }
 }
