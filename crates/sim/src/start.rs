@@ -2,7 +2,6 @@
 
 use crate::cluster::{Asks, Cluster, Event};
 use crate::fault::Fault;
-use crate::ledger::Write;
 use crate::machine::Life;
 use crate::marks::Mark;
 use proto::log::Publish;
@@ -65,7 +64,8 @@ impl Cluster {
         machine.disk.clear_fuse();
         machine.faulty = false;
         let interrupted = std::mem::take(&mut machine.interrupted);
-        note_recovery(&mut self.marks, &interrupted, &warnings, id);
+        let torn = !interrupted.is_empty() || !machine.tainted.is_empty();
+        note_recovery(&mut self.marks, torn, &warnings, id);
         let before = machine.ledger.disk.last();
         machine.ledger.found(id, &restored, &interrupted);
         machine.tainted = machine.disk.unsynced_files();
@@ -194,15 +194,16 @@ fn identity(id: NodeId) -> wal::Identity {
     wal::Identity { cluster: CLUSTER, member: id.0 }
 }
 
-/// Only what was under way when the process died can be torn.
+/// Only what was under way when the process died can be torn, or is what an earlier recovery cleared
+/// in vain.
 fn note_recovery(
     marks: &mut crate::marks::Marks,
-    interrupted: &[Write],
+    may_be_torn: bool,
     warnings: &[String],
     id: NodeId,
 ) {
     let torn = warnings.iter().any(|warning| warning.contains("torn batch"));
-    assert!(!torn || !interrupted.is_empty(), "n{id}: recovery cuts what was written whole");
+    assert!(!torn || may_be_torn, "n{id}: recovery cuts what was written whole");
     marks.sometimes(Mark::TornBatch, torn);
     let meta = warnings.iter().any(|warning| warning.starts_with("META."));
     marks.sometimes(Mark::MetaRepaired, meta);

@@ -28,6 +28,7 @@ mod search;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub(crate) use search::changes;
 use store::{Command, Outcome, Range, RangeResult, Refusal, Revision};
 
 /// One operation as its client saw it. Moments are of one clock that all clients share, of any

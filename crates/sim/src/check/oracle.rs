@@ -20,7 +20,7 @@
 //! | what recovery finds is what was on disk, or that and the batch under way | `Ledger::found` |
 //! | a local read shows a state of the past, whole | `check_local_range` |
 
-use crate::check::linearizability::{Answer, Makers, Operation, Request};
+use crate::check::linearizability::{Answer, Makers, Operation, Request, changes};
 use crate::digest::Digest;
 use crate::ledger::{Kept, Logged, Write};
 use crate::machine::Machine;
@@ -371,8 +371,9 @@ impl Oracle {
         for (at, operation) in history.iter().enumerate() {
             match &operation.answer {
                 None => unknown.push(at),
-                Some(Answer::Done(_, revision)) => {
-                    // Its client knows, and will say so.
+                // Its client knows, and will say so. (One that came too late to change anything
+                // names the same revision.)
+                Some(Answer::Done(outcome, revision)) if changes(outcome) => {
                     if made.get(revision).is_some_and(|command| makes(at, command)) {
                         made.remove(revision);
                     }

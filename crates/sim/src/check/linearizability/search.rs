@@ -448,7 +448,7 @@ impl<'a> Search<'a> {
 }
 
 /// Whether an answer says that something was changed.
-fn changes(outcome: &Outcome) -> bool {
+pub(crate) fn changes(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Put { .. } => true,
         Outcome::DeleteRange { deleted, .. } => *deleted > 0,
