@@ -5,11 +5,10 @@
 //! node answers crosses back as one batch per thread. Everything else happens on the thread that
 //! holds the connection, without locks.
 
-use replica::{Input, PeerMessage, Reply, RequestId};
+use replica::{Input, PeerMessage, Persisted, Reply, RequestId};
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::mpsc;
 use std::task::{Context, Poll, Waker};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -23,6 +22,8 @@ pub enum Mail {
     Inputs(Vec<Input>),
     /// Messages from one peer; the permit counts their bytes until the node has taken them.
     Peer(raft::NodeId, Vec<PeerMessage>, OwnedSemaphorePermit),
+    /// What is on disk now.
+    Persisted(Persisted),
     /// The member stops.
     Stop,
 }
@@ -37,7 +38,7 @@ pub struct Counter {
 
 impl Counter {
     /// As many desks as threads that take requests; each [`DeskKit`] makes one of them.
-    pub fn new(desks: usize, inbox: &mpsc::Sender<Mail>) -> (Counter, Vec<DeskKit>) {
+    pub fn new(desks: usize, inbox: &UnboundedSender<Mail>) -> (Counter, Vec<DeskKit>) {
         assert!(desks <= 256, "a request's id has 8 bits for its desk");
         let (senders, kits) = (0..desks as u64)
             .map(|number| {
@@ -65,7 +66,7 @@ impl Counter {
 /// What a thread needs to open its desk.
 pub struct DeskKit {
     number: u64,
-    inbox: mpsc::Sender<Mail>,
+    inbox: UnboundedSender<Mail>,
     answers: UnboundedReceiver<Answers>,
 }
 
@@ -273,8 +274,8 @@ mod tests {
     use super::*;
 
     /// A desk and, in the place of the node, whatever the test does with its mail.
-    fn run<T>(test: impl AsyncFnOnce(mpsc::Receiver<Mail>, Counter) -> T) -> T {
-        let (inbox, mail) = mpsc::channel();
+    fn run<T>(test: impl AsyncFnOnce(UnboundedReceiver<Mail>, Counter) -> T) -> T {
+        let (inbox, mail) = unbounded_channel();
         let (counter, mut kits) = Counter::new(1, &inbox);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async move {
@@ -283,7 +284,7 @@ mod tests {
         })
     }
 
-    fn ids(mail: &mpsc::Receiver<Mail>) -> Vec<RequestId> {
+    fn ids(mail: &mut UnboundedReceiver<Mail>) -> Vec<RequestId> {
         match mail.try_recv() {
             Ok(Mail::Inputs(inputs)) => inputs
                 .iter()
@@ -308,10 +309,10 @@ mod tests {
 
     #[test]
     fn requests_of_one_turn_travel_together_and_get_their_own_answers() {
-        run(async |mail, mut counter| {
+        run(async |mut mail, mut counter| {
             let asks: Vec<_> = (0..5).map(|_| tokio::spawn(ask(10, read))).collect();
             turns().await;
-            let ids = ids(&mail);
+            let ids = ids(&mut mail);
             assert_eq!(ids.len(), 5);
             let mut replies = vec![
                 (ids[3], Reply::TimedOut),
@@ -335,17 +336,17 @@ mod tests {
 
     #[test]
     fn who_gives_up_is_cancelled_and_a_late_answer_goes_nowhere() {
-        run(async |mail, mut counter| {
+        run(async |mut mail, mut counter| {
             let ask_one = tokio::spawn(ask(1, read));
             turns().await;
-            let first = ids(&mail)[0];
+            let first = ids(&mut mail)[0];
             ask_one.abort();
             turns().await;
-            assert_eq!(ids(&mail), [first], "the node hears of it");
+            assert_eq!(ids(&mut mail), [first], "the node hears of it");
             // The slot serves another request before the late answer arrives.
             let ask_two = tokio::spawn(ask(1, read));
             turns().await;
-            let second = ids(&mail)[0];
+            let second = ids(&mut mail)[0];
             assert_ne!(first, second);
             counter.deliver(&mut vec![(first, Reply::Lost), (second, Reply::Readable)]);
             assert_eq!(ask_two.await.unwrap(), Reply::Readable);
@@ -354,10 +355,10 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded() {
-        run(async |mail, _counter| {
+        run(async |mut mail, _counter| {
             let large = tokio::spawn(ask(WAITING_BYTES_MAX, read));
             turns().await;
-            assert_eq!(ids(&mail).len(), 1);
+            assert_eq!(ids(&mut mail).len(), 1);
             assert_eq!(ask(1, read).await, Reply::Busy);
             large.abort();
             turns().await;

@@ -1,12 +1,11 @@
 //! The disk: one thread that owns the log. Whatever queued up during one sync is the next batch.
 
 use crate::desk::Mail;
-use crate::transport::Outgoing;
 use raft::{Fetch, Persist};
-use replica::{Input, PeerMessage, Storage};
+use replica::{Input, Storage};
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::UnboundedSender;
 use wal::{Disk, Prepared};
 
 /// What the disk is asked to do.
@@ -24,9 +23,7 @@ pub enum Work<D: Disk> {
 /// Where the disk's results go.
 pub struct Results<D: Disk> {
     /// The node.
-    pub inbox: Sender<Mail>,
-    /// The peers, for promises.
-    pub peers: Arc<Outgoing>,
+    pub inbox: UnboundedSender<Mail>,
     /// The disk itself, for segments that another thread prepares.
     pub work: Sender<Work<D>>,
 }
@@ -64,12 +61,7 @@ pub fn run<D: Disk>(
         }
         if !persists.is_empty() {
             let done = storage.persist(persists)?;
-            // Promises need not wait for the node: what they claim is true now.
-            for message in done.then_send {
-                results.peers.queue(message.to, PeerMessage::Raft(message));
-            }
-            results.peers.flush();
-            let _ = results.inbox.send(Mail::Inputs(vec![Input::Persisted(done.ticket)]));
+            let _ = results.inbox.send(Mail::Persisted(done));
         }
         if stop {
             break;

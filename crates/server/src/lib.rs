@@ -6,9 +6,8 @@
 //! | thread | what it does |
 //! |---|---|
 //! | `net-0`.. | clients' connections, each on one thread for its life; reads are answered here |
-//! | `node` | the replica: takes what arrived as one batch, delivers what follows |
+//! | `node` | the replica, and the streams to its peers: what arrived is one batch; busy clients do not delay heartbeats |
 //! | `disk` | the log: whatever queued up during one sync is the next batch |
-//! | `peers` | streams to other members; busy clients do not delay heartbeats |
 //! | `prepare` | fills the next segment of the log, now and then |
 //! | main | starts, waits for a signal, stops |
 //!

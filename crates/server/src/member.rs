@@ -23,6 +23,7 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tower::Service;
 use tracing::{info, warn};
@@ -147,16 +148,13 @@ fn bind(urls: &[Url], flag: &'static str) -> Result<Vec<TcpListener>, StartError
 pub struct Running {
     member: Arc<Member>,
     outgoing: Arc<Outgoing>,
-    inbox: mpsc::Sender<Mail>,
+    inbox: UnboundedSender<Mail>,
     /// Ends the network threads, once what is under way is done.
     stop: watch::Sender<bool>,
-    /// Ends the peers' thread.
-    part: watch::Sender<bool>,
     control: Runtime,
     node: JoinHandle<()>,
     disk: JoinHandle<()>,
     disk_work: mpsc::Sender<Work<FileDisk>>,
-    peers: JoinHandle<()>,
     networks: Vec<JoinHandle<()>>,
 }
 
@@ -184,35 +182,34 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     );
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
-    let (part, parted) = watch::channel(false);
-    let (inbox, mail) = mpsc::channel();
+    let (inbox, mail) = unbounded_channel();
     let (counter, mut kits) = Counter::new(config.network_threads + 1, &inbox);
     let replica = Replica::new(replica_config(&config)?, restored);
     let published = first_published(&config, &replica);
     let member = Arc::new(Member { config, published, stopping: AtomicBool::new(false) });
     let ids = member.config.members.keys().map(|id| NodeId(id.0));
     let outgoing = Arc::new(Outgoing::new(ids));
-    let (disk, disk_work) = start_disk(storage, &inbox, &outgoing)?;
+    let (disk, disk_work) = start_disk(storage, &inbox)?;
     let deliveries = Deliveries {
         published: Arc::clone(&member.published),
         peers: Arc::clone(&outgoing),
         disk: disk_work.clone(),
         counter,
     };
-    let node = start_node(replica, &member.config, mail, deliveries)?;
     let transport = Transport::new(
         &member.config,
         Arc::clone(&outgoing),
         inbox.clone(),
         Arc::clone(&member.published),
     );
-    let peers = start_peers(transport, listeners.peers, parted)?;
+    let tick = tick(&member.config);
+    let node = start_node(replica, tick, mail, deliveries, transport, listeners.peers)?;
     let control_kit = kits.pop().expect("one desk more than network threads");
     serve_early(&control, control_kit, listeners.early_pages, &member, &stopped)?;
     let networks = Vec::new();
     #[rustfmt::skip]
     let running =
-        Running { member, outgoing, inbox, stop, part, control, node, disk, disk_work, peers, networks };
+        Running { member, outgoing, inbox, stop, control, node, disk, disk_work, networks };
     if !running.control.block_on(running.join(given_up)) {
         running.stop();
         return Ok(None);
@@ -257,8 +254,12 @@ fn open_data(config: &Config) -> Result<Started<FileDisk>, StartError> {
     Storage::start(disk, identity, wal::Options::default()).map_err(storage_error)
 }
 
+fn tick(config: &Config) -> Duration {
+    config.heartbeat / TICKS_PER_HEARTBEAT
+}
+
 fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
-    let tick = config.heartbeat / TICKS_PER_HEARTBEAT;
+    let tick = tick(config);
     let ticks = |time: Duration| (time.as_micros() / tick.as_micros().max(1)) as u32;
     let seed = chance()?;
     info!(seed, "chance");
@@ -318,15 +319,10 @@ fn replica_members(config: &Config) -> Vec<replica::Member> {
 
 fn start_disk(
     storage: Storage<FileDisk>,
-    inbox: &mpsc::Sender<Mail>,
-    outgoing: &Arc<Outgoing>,
+    inbox: &UnboundedSender<Mail>,
 ) -> io::Result<(JoinHandle<()>, mpsc::Sender<Work<FileDisk>>)> {
     let (work, queue) = mpsc::channel();
-    let results = disk_thread::Results {
-        inbox: inbox.clone(),
-        peers: Arc::clone(outgoing),
-        work: work.clone(),
-    };
+    let results = disk_thread::Results { inbox: inbox.clone(), work: work.clone() };
     let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
         if let Err(error) = disk_thread::run(storage, &queue, &results) {
             crate::fatal(&format!("the disk failed, this member ends: {error}"));
@@ -335,26 +331,18 @@ fn start_disk(
     Ok((thread, work))
 }
 
+/// The node's thread: the replica, and the streams to its peers. What clients do cannot keep it
+/// from its heartbeats.
 fn start_node(
     replica: Replica,
-    config: &Config,
-    mail: mpsc::Receiver<Mail>,
+    tick: Duration,
+    mail: UnboundedReceiver<Mail>,
     deliveries: Deliveries<FileDisk>,
-) -> io::Result<JoinHandle<()>> {
-    let tick = config.heartbeat / TICKS_PER_HEARTBEAT;
-    std::thread::Builder::new()
-        .name("node".to_owned())
-        .spawn(move || node_thread::run(replica, tick, &mail, deliveries))
-}
-
-/// The peers' thread: what clients do cannot keep it from its heartbeats.
-fn start_peers(
     transport: Transport,
     listeners: Vec<TcpListener>,
-    mut stop: watch::Receiver<bool>,
 ) -> io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new().name("peers".to_owned()).spawn(move || {
+    std::thread::Builder::new().name("node".to_owned()).spawn(move || {
         runtime.block_on(async move {
             transport.dial();
             for listener in listeners {
@@ -365,7 +353,9 @@ fn start_peers(
                     Err(error) => crate::fatal(&format!("cannot listen for peers: {error}")),
                 }
             }
-            let _ = stop.wait_for(|stop| *stop).await;
+            // As a task: to wake what `block_on` itself runs costs a system call, a task costs none.
+            let node = tokio::spawn(node_thread::run(replica, tick, mail, deliveries));
+            node.await.expect("a panic ends the process");
         });
     })
 }
@@ -519,12 +509,10 @@ impl Running {
         self.control.block_on(self.hand_over());
         self.member.stopping.store(true, Ordering::Relaxed);
         let _ = self.stop.send(true);
-        // What is under way still needs peers and node: they end last.
+        // What is under way still needs the node: it ends last.
         for thread in self.networks {
             let _ = thread.join();
         }
-        let _ = self.part.send(true);
-        let _ = self.peers.join();
         let _ = self.inbox.send(Mail::Stop);
         let _ = self.node.join();
         let _ = self.disk_work.send(Work::Stop);

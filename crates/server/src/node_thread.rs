@@ -1,22 +1,29 @@
-//! The node: one thread that runs the replica. It takes what arrived, lets the replica handle it
-//! as one batch, and delivers what follows. It never waits for anything but its inbox.
+//! The node: one thread that runs the replica and the streams to its peers. It takes what arrived,
+//! lets the replica handle it as one batch, and delivers what follows. It never waits for a disk or
+//! a client.
+//!
+//! Replica and streams share a thread because each hand-over between threads costs about as much
+//! as all the rest of a message's way: what a peer sends is handled, and what the replica sends
+//! is written to the socket, in the same turn of one loop.
 
 use crate::desk::{Counter, Mail};
 use crate::disk_thread::Work;
 use crate::transport::Outgoing;
 use arc_swap::ArcSwap;
 use raft::{NodeId, RoleName};
-use replica::{Input, Outbox, Published, Replica};
+use replica::{Input, Outbox, PeerMessage, Persisted, Published, Replica};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 use tracing::info;
 use wal::Disk;
 
-/// Inputs handled in one round at most; more wait for the next, so that a flood delays neither
+/// Letters taken in one round at most; more wait for the next, so that a flood delays neither
 /// heartbeats nor answers.
-const ROUND_INPUTS_MAX: usize = 4096;
+const ROUND_MAILS_MAX: usize = 256;
 
 /// What the node delivers to.
 pub struct Deliveries<D: Disk> {
@@ -31,27 +38,38 @@ pub struct Deliveries<D: Disk> {
 }
 
 /// Runs until it is told to stop, or nobody is left to send anything.
-pub fn run<D: Disk>(
+pub async fn run<D: Disk>(
     mut replica: Replica,
     tick: Duration,
-    inbox: &Receiver<Mail>,
+    mut inbox: UnboundedReceiver<Mail>,
     mut deliveries: Deliveries<D>,
 ) {
     let mut next_tick = Instant::now() + tick;
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_tick));
     let mut round = Round::default();
     let mut outbox = Outbox::default();
     let mut leader = None;
     loop {
+        if round.inputs.is_empty() && !std::mem::take(&mut outbox.more) {
+            tokio::select! {
+                biased;
+                _ = inbox.recv_many(&mut round.mails, ROUND_MAILS_MAX) => {}
+                () = alarm.as_mut() => {}
+            }
+        }
+        // Whoever is ready to run in this turn of the loop may add to the batch.
+        tokio::task::yield_now().await;
+        if round.open(&mut inbox) == Opened::Stop {
+            return;
+        }
         let now = Instant::now();
         if now >= next_tick {
             round.inputs.push(Input::Tick);
             // After a pause time goes on from now: a burst of ticks would only start elections.
             next_tick = if now > next_tick + tick { now + tick } else { next_tick + tick };
+            alarm.as_mut().reset(next_tick);
         }
-        let patience = if std::mem::take(&mut outbox.more) { now } else { next_tick };
-        if round.gather(inbox, patience) == Gathered::Stop {
-            return;
-        }
+        deliveries.send(round.promises.drain(..));
         replica.handle(round.inputs.drain(..), &mut outbox);
         round.permits.clear();
         deliveries.deliver(&mut outbox, &mut round.inputs);
@@ -62,55 +80,54 @@ pub fn run<D: Disk>(
 /// What one round takes in.
 #[derive(Default)]
 struct Round {
+    mails: Vec<Mail>,
     inputs: Vec<Input>,
+    /// What may be claimed of the disk now.
+    promises: Vec<raft::Message>,
     permits: Vec<OwnedSemaphorePermit>,
 }
 
 #[derive(PartialEq, Eq)]
-enum Gathered {
-    Some,
+enum Opened {
+    All,
     Stop,
 }
 
 impl Round {
-    /// Waits until there is an input or `deadline` has come, then takes what else is there.
-    fn gather(&mut self, inbox: &Receiver<Mail>, deadline: Instant) -> Gathered {
-        if self.inputs.is_empty() {
-            let patience = deadline.saturating_duration_since(Instant::now());
-            match inbox.recv_timeout(patience) {
-                Ok(mail) => {
-                    if self.take(mail) == Gathered::Stop {
-                        return Gathered::Stop;
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => return Gathered::Some,
-                Err(RecvTimeoutError::Disconnected) => return Gathered::Stop,
-            }
-        }
-        while self.inputs.len() < ROUND_INPUTS_MAX
+    /// Opens the mail that came, and what else is there by now.
+    fn open(&mut self, inbox: &mut UnboundedReceiver<Mail>) -> Opened {
+        while self.mails.len() < ROUND_MAILS_MAX
             && let Ok(mail) = inbox.try_recv()
         {
-            if self.take(mail) == Gathered::Stop {
-                return Gathered::Stop;
+            self.mails.push(mail);
+        }
+        for mail in self.mails.drain(..) {
+            match mail {
+                Mail::Inputs(inputs) => self.inputs.extend(inputs),
+                Mail::Peer(from, messages, permit) => {
+                    let inputs = messages.into_iter().map(|message| Input::Peer(from, message));
+                    self.inputs.extend(inputs);
+                    self.permits.push(permit);
+                }
+                Mail::Persisted(Persisted { ticket, then_send }) => {
+                    self.inputs.push(Input::Persisted(ticket));
+                    self.promises.extend(then_send);
+                }
+                Mail::Stop => return Opened::Stop,
             }
         }
-        Gathered::Some
-    }
-
-    fn take(&mut self, mail: Mail) -> Gathered {
-        match mail {
-            Mail::Inputs(inputs) => self.inputs.extend(inputs),
-            Mail::Peer(from, messages, permit) => {
-                self.inputs.extend(messages.into_iter().map(|message| Input::Peer(from, message)));
-                self.permits.push(permit);
-            }
-            Mail::Stop => return Gathered::Stop,
-        }
-        Gathered::Some
+        Opened::All
     }
 }
 
 impl<D: Disk> Deliveries<D> {
+    /// Promises need not wait for the replica: what they claim is true now.
+    fn send(&self, promises: impl Iterator<Item = raft::Message>) {
+        for message in promises {
+            self.peers.queue(message.to, PeerMessage::Raft(message));
+        }
+    }
+
     /// Empties the outbox. `inputs` gets what follows at once.
     fn deliver(&mut self, outbox: &mut Outbox, inputs: &mut Vec<Input>) {
         for (to, message) in outbox.peers.drain(..) {

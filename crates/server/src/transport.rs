@@ -19,11 +19,11 @@ use replica::{Input, PeerMessage, Published};
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::{Semaphore, oneshot};
 use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming};
@@ -52,15 +52,14 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 /// HTTP/2 windows: what may be under way in each direction.
 const WINDOW_BYTES: u32 = 8 << 20;
 
-/// The queues to all peers. Shared by the node's and the disk's thread, which fill them, and the
-/// peers' thread, which empties them.
+/// The queues to all peers. The node fills them, and the streams beside it on its thread empty them.
 pub struct Outgoing {
     peers: BTreeMap<NodeId, Peer>,
 }
 
 struct Peer {
-    /// Taken for a few moves of memory, by the node's, the disk's and the peers' thread; nobody
-    /// waits while holding it.
+    /// Taken for a few moves of memory, by the node's thread, and by the main thread when it counts;
+    /// nobody waits while holding it.
     queue: Mutex<Queue>,
 }
 
@@ -194,7 +193,7 @@ impl Drop for Sending {
     }
 }
 
-/// The transport of one member. Lives on the peers' thread.
+/// The transport of one member. Lives on the node's thread.
 #[derive(Clone)]
 pub struct Transport {
     inner: Arc<Inner>,
@@ -205,7 +204,7 @@ struct Inner {
     cluster: Id,
     urls: BTreeMap<NodeId, Vec<Url>>,
     outgoing: Arc<Outgoing>,
-    inbox: Sender<Mail>,
+    inbox: UnboundedSender<Mail>,
     published: Arc<ArcSwap<Published>>,
     streams: AtomicU64,
     /// Taken when a stream is refused or breaks; holds when each line was last logged.
@@ -217,7 +216,7 @@ impl Transport {
     pub fn new(
         config: &Config,
         outgoing: Arc<Outgoing>,
-        inbox: Sender<Mail>,
+        inbox: UnboundedSender<Mail>,
         published: Arc<ArcSwap<Published>>,
     ) -> Transport {
         let own = NodeId(config.member_id.0);
