@@ -81,6 +81,15 @@ impl Proposal {
         Proposal { kind, buffer, physical: false }
     }
 
+    /// Takes a request's bytes as they came; whoever does this has decoded them once, so that they
+    /// are known to be a message.
+    pub fn encoded(kind: Kind, request: &[u8]) -> Proposal {
+        let mut buffer = BytesMut::with_capacity(HEADER_BYTES + request.len());
+        buffer.put_bytes(0, HEADER_BYTES);
+        buffer.put_slice(request);
+        Proposal { kind, buffer, physical: false }
+    }
+
     /// A compaction that is answered only when this member has removed what it gave up.
     pub fn physical(mut self) -> Proposal {
         self.physical = true;

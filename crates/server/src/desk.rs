@@ -7,11 +7,14 @@
 
 use replica::{Input, PeerMessage, Persisted, Reply, RequestId};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
 
 /// Requests that wait at one desk hold at most so many bytes.
 const WAITING_BYTES_MAX: usize = 256 << 20;
@@ -78,19 +81,41 @@ struct Desk {
     waiting_bytes: usize,
     outgoing: Vec<Input>,
     bell: Option<Waker>,
+    /// Of the requests whose clients stop waiting some time.
+    deadlines: BTreeSet<(Instant, RequestId)>,
+    /// Rings when there is a new first of them.
+    alarm: Arc<Notify>,
 }
 
 /// A place to wait. A request's id is desk, generation, slot: 8, 24 and 32 bits.
 struct Slot {
     generation: u32,
     bytes: usize,
+    deadline: Option<Instant>,
     state: State,
 }
 
 enum State {
     Free,
+    /// A task waits.
     Waiting(Option<Waker>),
+    /// What is done with the answer; no task.
+    Next(Next),
     Answered(Reply),
+}
+
+/// What goes on with an answer.
+type Next = Box<dyn FnOnce(Result<Reply, DeadlinePassed>)>;
+
+/// The client stopped waiting before there was an answer.
+#[derive(Debug)]
+pub struct DeadlinePassed;
+
+/// What is to be done about an answer.
+enum Answering {
+    Wake(Waker),
+    Next(Next, Reply),
+    Nobody,
 }
 
 thread_local! {
@@ -112,6 +137,8 @@ pub fn open(kit: DeskKit) {
         waiting_bytes: 0,
         outgoing: Vec::new(),
         bell: None,
+        deadlines: BTreeSet::new(),
+        alarm: Arc::default(),
     }));
     tokio::spawn(async move {
         loop {
@@ -127,12 +154,64 @@ pub fn open(kit: DeskKit) {
     tokio::spawn(async move {
         while let Some(batch) = answers.recv().await {
             for (request, reply) in batch {
-                if let Some(waker) = with(|desk| desk.answer(request, reply)) {
-                    waker.wake();
+                match with(|desk| desk.answer(request, reply)) {
+                    Answering::Wake(waker) => waker.wake(),
+                    Answering::Next(next, reply) => next(Ok(reply)),
+                    Answering::Nobody => {}
                 }
             }
         }
     });
+    tokio::spawn(watch_deadlines());
+}
+
+/// Gives up for clients that wait no longer.
+async fn watch_deadlines() {
+    let alarm = with(|desk| Arc::clone(&desk.alarm));
+    loop {
+        let first = with(|desk| desk.deadlines.first().map(|(deadline, _)| *deadline));
+        let Some(first) = first else {
+            alarm.notified().await;
+            continue;
+        };
+        tokio::select! {
+            () = alarm.notified() => continue,
+            () = tokio::time::sleep_until(first) => {}
+        }
+        while let Some(next) = with(|desk| desk.give_up(first)) {
+            next(Err(DeadlinePassed));
+        }
+    }
+}
+
+/// Sends a request to the node, and has its answer handled on this thread, without a task that
+/// waits. If too much waits already the answer is [`Reply::Busy`], as in [`ask`].
+///
+/// # Panics
+/// On a thread without a desk.
+pub fn submit(
+    bytes: usize,
+    deadline: Option<Instant>,
+    request: impl FnOnce(RequestId) -> Input,
+    next: impl FnOnce(Result<Reply, DeadlinePassed>) + 'static,
+) {
+    let next: Next = Box::new(next);
+    let refused = with(|desk| {
+        let Some(id) = desk.take_slot(bytes) else { return Some(next) };
+        let slot = desk.slot(id).expect("it was taken just now");
+        (slot.state, slot.deadline) = (State::Next(next), deadline);
+        if let Some(deadline) = deadline {
+            desk.deadlines.insert((deadline, id));
+            if desk.deadlines.first() == Some(&(deadline, id)) {
+                desk.alarm.notify_one();
+            }
+        }
+        desk.send(request(id));
+        None
+    });
+    if let Some(next) = refused {
+        next(Ok(Reply::Busy));
+    }
 }
 
 /// Sends a request to the node and waits for its answer. When the future is dropped, nobody waits
@@ -172,7 +251,7 @@ impl Future for Waiting {
                     desk.free_slot(id);
                     Some(reply)
                 }
-                State::Free | State::Waiting(_) => {
+                State::Free | State::Waiting(_) | State::Next(_) => {
                     slot.state = State::Waiting(Some(context.waker().clone()));
                     None
                 }
@@ -216,7 +295,7 @@ impl Desk {
         }
         self.waiting_bytes += bytes;
         let index = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot { generation: 0, bytes: 0, state: State::Free });
+            self.slots.push(Slot { generation: 0, bytes: 0, deadline: None, state: State::Free });
             (self.slots.len() - 1) as u32
         });
         let slot = &mut self.slots[index as usize];
@@ -235,22 +314,41 @@ impl Desk {
     fn free_slot(&mut self, id: RequestId) {
         let slot = &mut self.slots[id.0 as u32 as usize];
         slot.state = State::Free;
+        if let Some(deadline) = slot.deadline.take() {
+            self.deadlines.remove(&(deadline, id));
+        }
         self.waiting_bytes -= std::mem::take(&mut slot.bytes);
         self.free.push(id.0 as u32);
     }
 
-    /// Keeps an answer for whoever waits, and says whom to wake.
-    fn answer(&mut self, id: RequestId, reply: Reply) -> Option<Waker> {
-        let slot = self.slot(id)?;
-        match std::mem::replace(&mut slot.state, State::Answered(reply)) {
-            State::Waiting(waker) => waker,
-            // Given up in the meantime.
-            State::Free => {
-                slot.state = State::Free;
-                None
+    /// Takes an answer, and says what is to be done about it.
+    fn answer(&mut self, id: RequestId, reply: Reply) -> Answering {
+        let Some(slot) = self.slot(id) else { return Answering::Nobody };
+        match std::mem::replace(&mut slot.state, State::Free) {
+            State::Waiting(waker) => {
+                slot.state = State::Answered(reply);
+                waker.map_or(Answering::Nobody, Answering::Wake)
             }
+            State::Next(next) => {
+                self.free_slot(id);
+                Answering::Next(next, reply)
+            }
+            // Given up in the meantime.
+            State::Free => Answering::Nobody,
             State::Answered(_) => panic!("every request is answered once"),
         }
+    }
+
+    /// Gives up one of the requests whose deadline is not after `now`.
+    fn give_up(&mut self, now: Instant) -> Option<Next> {
+        let (_, id) = *self.deadlines.first().filter(|(deadline, _)| *deadline <= now)?;
+        let slot = self.slot(id).expect("a deadline goes with its request");
+        let State::Next(next) = std::mem::replace(&mut slot.state, State::Free) else {
+            panic!("only what is answered without a task has a deadline here")
+        };
+        self.free_slot(id);
+        self.send(Input::Cancel(id));
+        Some(next)
     }
 
     fn send(&mut self, input: Input) {

@@ -1,123 +1,141 @@
-//! gRPC's unary calls, by hand: one message in, one message and a status out.
+//! gRPC's calls, by hand: one message in, one message and a status out.
 //!
 //! Doing it here gives the limits, codes and texts that etcd's clients know, and keeps the path of
-//! a request short.
+//! a request short: a call is not a task, but a value that waits with whoever will answer it.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::Stream;
-use http::{HeaderMap, HeaderValue, Request, Response, header};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Frame, Incoming};
+use h2::server::SendResponse;
+use h2::{RecvStream, SendStream};
+use http::{HeaderMap, HeaderValue, Response, header};
 use prost::Message;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tonic::{Code, Status};
+use tokio::time::Instant;
+use tonic::Status;
 
 /// Compression flag and length before each message.
 const PREFIX_BYTES: usize = 5;
 
-/// Messages, each with its prefix.
-type Messages = Pin<Box<dyn Stream<Item = Result<Bytes, Status>> + Send>>;
-
-/// The body of an answer.
-pub enum Answer {
-    /// One message, then the status.
-    Message(Option<Bytes>, Option<HeaderMap>),
-    /// Messages as they come; ends with a status.
-    Stream(Option<Messages>),
-    /// No gRPC: a page of HTTP, or nothing.
-    Page(Option<Bytes>),
+/// A call that waits for its answer. If it is dropped without one, the client sees its stream
+/// reset. An answer to a client that is gone goes nowhere.
+pub struct Call {
+    respond: SendResponse<Bytes>,
+    /// When the client stops waiting, if it said so.
+    pub deadline: Option<Instant>,
 }
 
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
+impl Call {
+    /// The call of a request with these headers.
+    pub fn new(respond: SendResponse<Bytes>, headers: &HeaderMap) -> Call {
+        let deadline = timeout(headers).and_then(|timeout| Instant::now().checked_add(timeout));
+        Call { respond, deadline }
+    }
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match self.get_mut() {
-            Answer::Message(data, trailers) => Poll::Ready(match data.take() {
-                Some(data) => Some(Ok(Frame::data(data))),
-                None => trailers.take().map(|trailers| Ok(Frame::trailers(trailers))),
-            }),
-            Answer::Stream(stream) => {
-                let Some(messages) = stream else { return Poll::Ready(None) };
-                let next = std::task::ready!(messages.as_mut().poll_next(context));
-                let status = match next {
-                    Some(Ok(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Some(Err(status)) => status,
-                    None => Status::new(Code::Ok, ""),
-                };
-                *stream = None;
-                Poll::Ready(Some(Ok(Frame::trailers(trailers(&status)))))
+    /// Answers with one message, or with why there is none.
+    pub fn answer(mut self, result: Result<impl Message, Status>) {
+        let message = match result {
+            Ok(message) => message,
+            Err(status) => return self.refuse(&status),
+        };
+        if let Ok(mut stream) = self.respond.send_response(head(), false) {
+            let _ = stream.send_data(frame(&message), false);
+            let _ = stream.send_trailers(success());
+        }
+    }
+
+    /// Answers with a status and nothing else.
+    pub fn refuse(mut self, status: &Status) {
+        let mut response = head();
+        response.headers_mut().extend(trailers(status));
+        let _ = self.respond.send_response(response, true);
+    }
+
+    /// Answers with what comes of a future, unless the client gives up before.
+    pub async fn answer_with<M: Message>(
+        mut self,
+        result: impl Future<Output = Result<M, Status>>,
+    ) {
+        let mut result = pin!(within(self.deadline, result));
+        let result = poll_fn(|context| match self.respond.poll_reset(context) {
+            Poll::Ready(_) => Poll::Ready(None),
+            Poll::Pending => result.as_mut().poll(context).map(Some),
+        });
+        if let Some(result) = result.await {
+            self.answer(result);
+        }
+    }
+
+    /// Answers with messages as they come, as fast as the client takes them.
+    pub async fn stream(mut self, messages: impl Stream<Item = Bytes>) {
+        let Ok(mut stream) = self.respond.send_response(head(), false) else { return };
+        let mut messages = pin!(messages);
+        loop {
+            let next = poll_fn(|context| match stream.poll_reset(context) {
+                Poll::Ready(_) => Poll::Ready(Err(())),
+                Poll::Pending => messages.as_mut().poll_next(context).map(Ok),
+            });
+            match next.await {
+                Ok(Some(message)) => {
+                    if send(&mut stream, message).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(()) => return,
             }
-            Answer::Page(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
         }
+        let _ = stream.send_trailers(success());
     }
+}
 
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Answer::Message(data, trailers) => data.is_none() && trailers.is_none(),
-            Answer::Stream(stream) => stream.is_none(),
-            Answer::Page(data) => data.is_none(),
-        }
+/// Waits no longer than the client does.
+pub async fn within<T>(
+    deadline: Option<Instant>,
+    result: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    match deadline {
+        None => result.await,
+        Some(deadline) => tokio::time::timeout_at(deadline, result)
+            .await
+            .unwrap_or_else(|_| Err(crate::texts::deadline())),
     }
+}
 
-    fn size_hint(&self) -> hyper::body::SizeHint {
-        match self {
-            Answer::Page(data) => {
-                hyper::body::SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64)
-            }
-            _ => hyper::body::SizeHint::default(),
-        }
+/// Sends a message in pieces that the client has room for.
+async fn send(stream: &mut SendStream<Bytes>, mut message: Bytes) -> Result<(), h2::Error> {
+    while !message.is_empty() {
+        stream.reserve_capacity(message.len());
+        let Some(room) = poll_fn(|context| stream.poll_capacity(context)).await else {
+            return Err(h2::Reason::CANCEL.into());
+        };
+        let room = room?.min(message.len());
+        stream.send_data(message.split_to(room), false)?;
     }
+    Ok(())
+}
+
+fn head() -> Response<()> {
+    let mut response = Response::new(());
+    let kind = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn success() -> HeaderMap {
+    let mut trailers = HeaderMap::with_capacity(1);
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    trailers
 }
 
 fn trailers(status: &Status) -> HeaderMap {
     let mut trailers = HeaderMap::new();
-    if status.code() == Code::Ok {
-        trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    } else if status.add_header(&mut trailers).is_err() {
+    if status.add_header(&mut trailers).is_err() {
         trailers.insert("grpc-status", HeaderValue::from_static("13"));
     }
     trailers
-}
-
-fn response(body: Answer) -> Response<Answer> {
-    let mut response = Response::new(body);
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
-}
-
-/// An answer that is a status and nothing else.
-pub fn refusal(status: &Status) -> Response<Answer> {
-    let mut response = response(Answer::Message(None, None));
-    response.headers_mut().extend(trailers(status));
-    response
-}
-
-/// An answer of one message, or why there is none.
-pub fn unary(result: Result<impl Message, Status>) -> Response<Answer> {
-    match result {
-        Ok(message) => {
-            let trailers = trailers(&Status::new(Code::Ok, ""));
-            response(Answer::Message(Some(frame(&message)), Some(trailers)))
-        }
-        Err(status) => refusal(&status),
-    }
-}
-
-/// An answer of many messages.
-pub fn streaming(
-    messages: impl Stream<Item = Result<Bytes, Status>> + Send + 'static,
-) -> Response<Answer> {
-    response(Answer::Stream(Some(Box::pin(messages))))
 }
 
 /// A message with its prefix.
@@ -131,58 +149,75 @@ pub fn frame(message: &impl Message) -> Bytes {
     buffer.freeze()
 }
 
-/// Reads the one message of a call.
+/// Reads a message.
 ///
 /// # Errors
-/// With the codes and texts of grpc-go, which etcd's clients know.
-pub async fn read<M: Message + Default>(
-    request: Request<Incoming>,
-    bytes_max: usize,
-) -> Result<M, Status> {
-    let compression = request.headers().get("grpc-encoding").cloned();
-    let message = read_message(request.into_body(), compression.as_ref(), bytes_max).await?;
+/// With the code and text of grpc-go, which etcd's clients know.
+pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message)
         .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
 }
 
-async fn read_message(
-    mut body: Incoming,
-    compression: Option<&HeaderValue>,
+/// The one message of a call, on its way in.
+pub struct Incoming {
+    body: RecvStream,
+    encoding: Option<HeaderValue>,
     bytes_max: usize,
-) -> Result<Bytes, Status> {
-    let mut first = Bytes::new();
-    let mut all = BytesMut::new();
-    while let Some(part) = body.frame().await {
-        // The client gave up, or its connection broke: nobody reads the answer.
-        let part = part.map_err(|error| Status::cancelled(error.to_string()))?;
-        let Ok(data) = part.into_data() else { break };
-        if data.is_empty() {
-            continue;
+    /// What came so far: the first part as it is, all parts joined once there is a second.
+    first: Bytes,
+    joined: BytesMut,
+}
+
+impl Incoming {
+    /// The message of a request with this body and these headers.
+    pub fn new(body: RecvStream, headers: &HeaderMap, bytes_max: usize) -> Incoming {
+        let encoding = headers.get("grpc-encoding").cloned();
+        Incoming { body, encoding, bytes_max, first: Bytes::new(), joined: BytesMut::new() }
+    }
+
+    /// The message, once all of it is there.
+    ///
+    /// # Errors
+    /// With the codes and texts of grpc-go.
+    pub fn poll_message(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, Status>> {
+        while let Some(part) = ready!(self.body.poll_data(context)) {
+            // The client gave up, or its connection broke: nobody reads the answer.
+            let part = part.map_err(|error| Status::cancelled(error.to_string()))?;
+            let _ = self.body.flow_control().release_capacity(part.len());
+            self.push(part)?;
         }
-        if first.is_empty() && all.is_empty() {
-            first = data;
+        Poll::Ready(self.take())
+    }
+
+    fn push(&mut self, part: Bytes) -> Result<(), Status> {
+        if self.first.is_empty() && self.joined.is_empty() {
+            self.first = part;
         } else {
-            if all.is_empty() {
-                all.extend_from_slice(&std::mem::take(&mut first));
+            if self.joined.is_empty() {
+                self.joined.extend_from_slice(&std::mem::take(&mut self.first));
             }
-            all.extend_from_slice(&data);
+            self.joined.extend_from_slice(&part);
         }
-        let so_far = if all.is_empty() { &first[..] } else { &all[..] };
-        if let Some(len) = announced(so_far, compression)?
-            && len > bytes_max
-        {
-            return Err(Status::resource_exhausted(format!(
-                "grpc: received message larger than max ({len} vs. {bytes_max})"
-            )));
+        let so_far = if self.joined.is_empty() { &self.first[..] } else { &self.joined[..] };
+        match announced(so_far, self.encoding.as_ref())? {
+            Some(len) if len > self.bytes_max => Err(Status::resource_exhausted(format!(
+                "grpc: received message larger than max ({len} vs. {})",
+                self.bytes_max
+            ))),
+            _ => Ok(()),
         }
     }
-    let whole = if all.is_empty() { first } else { all.freeze() };
-    match announced(&whole, compression)? {
-        Some(len) if whole.len() == PREFIX_BYTES + len => Ok(whole.slice(PREFIX_BYTES..)),
-        Some(len) if whole.len() > PREFIX_BYTES + len => {
-            Err(Status::internal("grpc: a unary call carries one message"))
+
+    fn take(&mut self) -> Result<Bytes, Status> {
+        let (first, joined) = (std::mem::take(&mut self.first), std::mem::take(&mut self.joined));
+        let whole = if joined.is_empty() { first } else { joined.freeze() };
+        match announced(&whole, self.encoding.as_ref())? {
+            Some(len) if whole.len() == PREFIX_BYTES + len => Ok(whole.slice(PREFIX_BYTES..)),
+            Some(len) if whole.len() > PREFIX_BYTES + len => {
+                Err(Status::internal("grpc: a unary call carries one message"))
+            }
+            _ => Err(Status::internal("grpc: the call ended before its message")),
         }
-        _ => Err(Status::internal("grpc: the call ended before its message")),
     }
 }
 
@@ -200,7 +235,7 @@ fn announced(bytes: &[u8], compression: Option<&HeaderValue>) -> Result<Option<u
 }
 
 /// How long the client waits, if it says so and the text is one of gRPC's.
-pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
+fn timeout(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
@@ -221,6 +256,7 @@ pub fn timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tonic::Code;
 
     #[test]
     fn timeouts_are_read_as_grpc_writes_them() {

@@ -1,7 +1,6 @@
 //! What is served over plain HTTP: health and version.
 
 use crate::api::{API_VERSION, Member};
-use crate::grpc::Answer;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use std::fmt::Write as _;
@@ -76,7 +75,7 @@ impl<'a> Query<'a> {
 }
 
 /// Answers one request.
-pub async fn answer<B>(member: &Member, request: &Request<B>) -> Response<Answer> {
+pub async fn answer<B>(member: &Member, request: &Request<B>) -> Response<Bytes> {
     let path = request.uri().path();
     let query = Query::of(request.uri().query().unwrap_or(""));
     let (root, checks) = match path
@@ -111,7 +110,7 @@ fn select(all: &[Check], rest: &str) -> Option<Vec<Check>> {
     }
 }
 
-fn version() -> Response<Answer> {
+fn version() -> Response<Bytes> {
     let text = format!(
         "{{\"etcdserver\":\"{API_VERSION}\",\"etcdcluster\":\"{API_VERSION}\",\
          \"storage\":\"{API_VERSION}\"}}"
@@ -119,7 +118,7 @@ fn version() -> Response<Answer> {
     page(StatusCode::OK, JSON, text)
 }
 
-async fn health(member: &Member, query: &Query<'_>) -> Response<Answer> {
+async fn health(member: &Member, query: &Query<'_>) -> Response<Bytes> {
     let reason = if !query.serializable && member.published.load().status.leader.is_none() {
         Some("RAFT NO LEADER".to_owned())
     } else {
@@ -142,7 +141,7 @@ async fn run_checks(
     root: &str,
     checks: &[Check],
     query: &Query<'_>,
-) -> Response<Answer> {
+) -> Response<Bytes> {
     let mut lines = String::new();
     let mut sound = true;
     for check in checks.iter().filter(|check| !query.exclude.contains(&check.name())) {
@@ -168,8 +167,8 @@ async fn run_checks(
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
-fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Answer> {
-    let mut response = Response::new(Answer::Page(Some(text.into())));
+fn page(status: StatusCode, kind: &'static str, text: String) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(text));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response

@@ -36,6 +36,7 @@ mod desk;
 mod disk_thread;
 pub mod flags;
 mod grpc;
+mod http2;
 mod http_pages;
 pub mod identity;
 mod logging;

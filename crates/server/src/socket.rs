@@ -5,16 +5,18 @@
 //! does when it runs again, sends the lot. So frames that are made in one turn leave together.
 //!
 //! What makes this sound: a connection of HTTP/2 always reads when its task runs. One of HTTP/1
-//! may not, so frames are only held back once the peer's first bytes announce HTTP/2, or on
-//! sockets that this side opened to speak it.
+//! may not, so nothing is held back once the peer's first bytes announce that.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 /// More than this is sent at once.
 const HELD_BYTES_MAX: usize = 64 << 10;
+
+/// What a connection of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// See the module.
 #[derive(Debug)]
@@ -24,26 +26,35 @@ pub struct Coalescing<S> {
     /// How much of `held` is sent.
     sent: usize,
     /// Whether to hold back at all.
-    mode: Mode,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    /// The peer has not said anything yet.
-    Unknown,
-    Hold,
-    Through,
+    holds: bool,
+    /// What was read to find out what the peer speaks, and is to be read again.
+    early: Vec<u8>,
 }
 
 impl<S> Coalescing<S> {
     /// A socket on which HTTP/2 will be spoken.
     pub fn new(socket: S) -> Coalescing<S> {
-        Coalescing { socket, held: Vec::new(), sent: 0, mode: Mode::Hold }
+        Coalescing { socket, held: Vec::new(), sent: 0, holds: true, early: Vec::new() }
     }
+}
 
-    /// A socket on which the peer will choose what to speak.
-    pub fn undecided(socket: S) -> Coalescing<S> {
-        Coalescing { mode: Mode::Unknown, ..Coalescing::new(socket) }
+impl<S: AsyncRead + Unpin> Coalescing<S> {
+    /// Reads until it is clear whether the peer chose HTTP/2, and holds nothing back if not.
+    ///
+    /// # Errors
+    /// When the peer is gone before.
+    pub async fn announces_http2(&mut self) -> io::Result<bool> {
+        while self.early.len() < PREFACE.len() && PREFACE.starts_with(&self.early) {
+            let mut bytes = [0; PREFACE.len()];
+            let wanted = PREFACE.len() - self.early.len();
+            let n = self.socket.read(&mut bytes[..wanted]).await?;
+            if n == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.early.extend_from_slice(&bytes[..n]);
+        }
+        self.holds = self.early == PREFACE;
+        Ok(self.holds)
     }
 }
 
@@ -69,11 +80,11 @@ impl<S: AsyncWrite + Unpin> Coalescing<S> {
 
     /// Makes room for `bytes` more, if they can be held at all.
     fn poll_room(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<io::Result<bool>> {
-        if self.mode == Mode::Hold && self.held.len() + bytes <= HELD_BYTES_MAX {
+        if self.holds && self.held.len() + bytes <= HELD_BYTES_MAX {
             return Poll::Ready(Ok(true));
         }
         ready!(self.poll_drain(context))?;
-        Poll::Ready(Ok(self.mode == Mode::Hold && bytes <= HELD_BYTES_MAX))
+        Poll::Ready(Ok(self.holds && bytes <= HELD_BYTES_MAX))
     }
 }
 
@@ -87,13 +98,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Coalescing<S> {
         if let Poll::Ready(Err(error)) = self.poll_drain(context) {
             return Poll::Ready(Err(error));
         }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.socket).poll_read(context, buffer))?;
-        if self.mode == Mode::Unknown {
-            let http2 = buffer.filled()[before..].starts_with(b"PRI * HTTP/2.0");
-            self.mode = if http2 { Mode::Hold } else { Mode::Through };
+        if !self.early.is_empty() {
+            let n = self.early.len().min(buffer.remaining());
+            buffer.put_slice(&self.early[..n]);
+            self.early.drain(..n);
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
 
@@ -130,7 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.mode == Mode::Hold {
+        if self.holds {
             if !self.held.is_empty() {
                 context.waker().wake_by_ref();
             }
@@ -149,7 +160,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
 
     fn run(test: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(test);
@@ -211,13 +222,33 @@ mod tests {
     fn http1_is_not_held_back() {
         run(async {
             let (near, mut far) = tokio::io::duplex(1 << 20);
-            let mut near = Coalescing::undecided(near);
+            let mut near = Coalescing::new(near);
             far.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            assert!(!near.announces_http2().await.unwrap());
+            let mut request = [0; 18];
+            near.read_exact(&mut request).await.unwrap();
+            assert_eq!(&request, b"GET / HTTP/1.1\r\n\r\n");
             let mut buffer = [0; 100];
-            assert_eq!(near.read(&mut buffer).await.unwrap(), 18);
             near.write_all(b"HTTP/1.1 200 OK\r\n").await.unwrap();
             near.flush().await.unwrap();
             assert_eq!(far.read(&mut buffer).await.unwrap(), 17);
+        });
+    }
+
+    #[test]
+    fn the_preface_is_read_again_however_it_comes() {
+        run(async {
+            let (near, mut far) = tokio::io::duplex(1 << 20);
+            let mut near = Coalescing::new(near);
+            for byte in PREFACE {
+                assert!(pending(near.announces_http2()).await);
+                far.write_all(&[*byte]).await.unwrap();
+            }
+            assert!(near.announces_http2().await.unwrap());
+            far.write_all(b"x").await.unwrap();
+            let mut all = vec![0; PREFACE.len() + 1];
+            near.read_exact(&mut all).await.unwrap();
+            assert_eq!(all, [PREFACE, b"x"].concat());
         });
     }
 }

@@ -1,9 +1,9 @@
 //! gRPC's health check: only the server as a whole has a state.
 
 use super::Member;
-use crate::grpc::{self, Answer};
-use futures_util::stream;
-use http::Response;
+use crate::grpc;
+use bytes::Bytes;
+use futures_util::{Stream, stream};
 use proto::health as pb;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -39,10 +39,10 @@ impl Member {
     pub(super) fn health_watch(
         self: Arc<Self>,
         request: pb::HealthCheckRequest,
-    ) -> Response<Answer> {
+    ) -> impl Stream<Item = Bytes> {
         use pb::health_check_response::ServingStatus;
         let known = request.service.is_empty();
-        grpc::streaming(stream::unfold(None, move |told: Option<pb::HealthCheckResponse>| {
+        stream::unfold(None, move |told: Option<pb::HealthCheckResponse>| {
             let member = Arc::clone(&self);
             async move {
                 loop {
@@ -51,11 +51,11 @@ impl Member {
                         now.set_status(ServingStatus::ServiceUnknown);
                     }
                     if told.as_ref() != Some(&now) {
-                        return Some((Ok(grpc::frame(&now)), Some(now)));
+                        return Some((grpc::frame(&now), Some(now)));
                     }
                     tokio::time::sleep(POLL_INTERVAL).await;
                 }
             }
-        }))
+        })
     }
 }

@@ -1,13 +1,16 @@
 //! Keys and values.
 
 use super::{Member, outcome};
-use crate::grpc::{self, Answer};
-use crate::{desk, texts};
+use crate::desk::{self, DeadlinePassed};
+use crate::grpc::{self, Call};
+use crate::texts;
+use bytes::Bytes;
 use futures_util::stream;
-use http::Response;
+use prost::Message;
 use proto::etcdserverpb as pb;
 use replica::{Input, Kind, Proposal, Reply};
-use store::{Command, Limits, Outcome, Revision};
+use std::sync::Arc;
+use store::{Command, Limits, Outcome, Range, Revision, Txn};
 use tonic::Status;
 
 /// What etcd adds to a request before it compares with the limit: an id, and the request's place
@@ -16,87 +19,115 @@ const ENVELOPE_BYTES: usize = 17;
 /// Keys in the first part of a streamed range; later ones are sized by bytes.
 const STREAM_KEYS_FIRST: usize = 10;
 
+/// What each call does in the end: it makes the answer of what the store says.
+type Answer<M> = fn(&Member, Outcome, Revision) -> Result<M, Status>;
+
 impl Member {
-    pub(super) async fn range(
-        &self,
-        request: pb::RangeRequest,
-    ) -> Result<pb::RangeResponse, Status> {
-        let serializable = request.serializable;
-        let range = replica::range(request);
-        range.check().map_err(|refusal| texts::refused(&refusal))?;
-        if !serializable {
-            self.catch_up().await?;
+    pub(super) fn range(self: &Arc<Self>, message: Bytes, call: Call) {
+        match checked_range(message) {
+            Ok((range, Freshness::Any)) => call.answer(self.read_range(&range)),
+            Ok((range, Freshness::Current)) => {
+                self.when_current(call, move |member| member.read_range(&range));
+            }
+            Err(status) => call.refuse(&status),
         }
-        let published = self.published.load_full();
-        let result = published.view.range(&range).map_err(|refusal| texts::refused(&refusal))?;
-        Ok(outcome::range(Some(self.header(published.view.revision())), result))
     }
 
-    pub(super) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Status> {
-        self.check(&Command::Put(replica::put(request.clone())))?;
-        match self.propose(Proposal::new(Kind::Put, &request)).await? {
-            (Outcome::Put { prev }, revision) => Ok(pb::PutResponse {
-                header: Some(self.header(revision)),
+    fn read_range(&self, range: &Range) -> Result<pb::RangeResponse, Status> {
+        let published = self.published.load();
+        let result = published.view.range(range).map_err(|refusal| texts::refused(&refusal))?;
+        Ok(outcome::range(Some(self.header_of(&published)), result))
+    }
+
+    pub(super) fn put(self: &Arc<Self>, message: Bytes, call: Call) {
+        let put = grpc::decode(message.clone()).map(|put| Command::Put(replica::put(put)));
+        let checked = put.and_then(|put| self.check(&put));
+        let proposal = checked.and_then(|()| self.proposal(Kind::Put, &message));
+        self.propose(call, proposal, |member, outcome, revision| match outcome {
+            Outcome::Put { prev } => Ok(pb::PutResponse {
+                header: Some(member.header(revision)),
                 prev_kv: prev.map(outcome::key_value),
             }),
             other => Err(unexpected(&other)),
-        }
+        });
     }
 
-    pub(super) async fn delete_range(
-        &self,
-        request: pb::DeleteRangeRequest,
-    ) -> Result<pb::DeleteRangeResponse, Status> {
-        self.check(&Command::DeleteRange(replica::delete_range(request.clone())))?;
-        match self.propose(Proposal::new(Kind::DeleteRange, &request)).await? {
-            (Outcome::DeleteRange { deleted, prevs }, revision) => Ok(pb::DeleteRangeResponse {
-                header: Some(self.header(revision)),
+    pub(super) fn delete_range(self: &Arc<Self>, message: Bytes, call: Call) {
+        let delete = grpc::decode(message.clone())
+            .map(|delete| Command::DeleteRange(replica::delete_range(delete)));
+        let checked = delete.and_then(|delete| self.check(&delete));
+        let proposal = checked.and_then(|()| self.proposal(Kind::DeleteRange, &message));
+        self.propose(call, proposal, |member, outcome, revision| match outcome {
+            Outcome::DeleteRange { deleted, prevs } => Ok(pb::DeleteRangeResponse {
+                header: Some(member.header(revision)),
                 deleted,
                 prev_kvs: prevs.into_iter().map(outcome::key_value).collect(),
             }),
             other => Err(unexpected(&other)),
+        });
+    }
+
+    pub(super) fn txn(self: &Arc<Self>, message: Bytes, call: Call) {
+        let (txn, freshness) = match self.checked_txn(message.clone()) {
+            Ok(checked) => checked,
+            Err(status) => return call.refuse(&status),
+        };
+        if !txn.is_read_only() {
+            let proposal = self.proposal(Kind::Txn, &message);
+            return self.propose(call, proposal, |member, outcome, revision| match outcome {
+                Outcome::Txn(result) => Ok(outcome::txn(Some(member.header(revision)), result)),
+                other => Err(unexpected(&other)),
+            });
+        }
+        match freshness {
+            Freshness::Any => call.answer(self.read_txn(&txn)),
+            Freshness::Current => self.when_current(call, move |member| member.read_txn(&txn)),
         }
     }
 
-    pub(super) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, Status> {
-        let txn = replica::txn(request.clone());
-        let command = Command::Txn(txn);
+    fn checked_txn(&self, message: Bytes) -> Result<(Txn, Freshness), Status> {
+        let request: pb::TxnRequest = grpc::decode(message)?;
+        let freshness = if is_serializable(&request) { Freshness::Any } else { Freshness::Current };
+        let command = Command::Txn(replica::txn(request));
         self.check(&command)?;
         let Command::Txn(txn) = command else { unreachable!("made so above") };
-        if !txn.is_read_only() {
-            return match self.propose(Proposal::new(Kind::Txn, &request)).await? {
-                (Outcome::Txn(result), revision) => {
-                    Ok(outcome::txn(Some(self.header(revision)), result))
-                }
-                other => Err(unexpected(&other)),
-            };
-        }
-        if !is_serializable(&request) {
-            self.catch_up().await?;
-        }
-        let published = self.published.load_full();
-        let result = published.view.txn(&txn).map_err(|refusal| texts::refused(&refusal))?;
-        Ok(outcome::txn(Some(self.header(published.view.revision())), result))
+        Ok((txn, freshness))
     }
 
-    pub(super) async fn compact(
-        &self,
-        request: pb::CompactionRequest,
-    ) -> Result<pb::CompactionResponse, Status> {
-        let mut proposal = Proposal::new(Kind::Compact, &request);
-        if request.physical {
-            proposal = proposal.physical();
-        }
-        match self.propose(proposal).await? {
-            (Outcome::Compact, revision) => {
-                Ok(pb::CompactionResponse { header: Some(self.header(revision)) })
+    fn read_txn(&self, txn: &Txn) -> Result<pb::TxnResponse, Status> {
+        let published = self.published.load();
+        let result = published.view.txn(txn).map_err(|refusal| texts::refused(&refusal))?;
+        Ok(outcome::txn(Some(self.header_of(&published)), result))
+    }
+
+    pub(super) fn compact(self: &Arc<Self>, message: Bytes, call: Call) {
+        let proposal = grpc::decode(message.clone()).and_then(|request: pb::CompactionRequest| {
+            let proposal = self.proposal(Kind::Compact, &message)?;
+            Ok(if request.physical { proposal.physical() } else { proposal })
+        });
+        self.propose(call, proposal, |member, outcome, revision| match outcome {
+            Outcome::Compact => {
+                Ok(pb::CompactionResponse { header: Some(member.header(revision)) })
             }
             other => Err(unexpected(&other)),
-        }
+        });
     }
 
     /// A range in parts, all of one revision; the last part has header and counts.
-    pub(super) async fn range_stream(&self, request: pb::RangeRequest) -> Response<Answer> {
+    pub(super) async fn range_stream(&self, message: Bytes, call: Call) {
+        match grpc::within(call.deadline, self.streamed_range(message)).await {
+            Ok(whole) => {
+                let parts = parts(whole, self.config.request_bytes_max).map(|part| {
+                    grpc::frame(&pb::RangeStreamResponse { range_response: Some(part) })
+                });
+                call.stream(stream::iter(parts)).await;
+            }
+            Err(status) => call.refuse(&status),
+        }
+    }
+
+    async fn streamed_range(&self, message: Bytes) -> Result<pb::RangeResponse, Status> {
+        let request: pb::RangeRequest = grpc::decode(message.clone())?;
         let ascending = matches!((request.sort_order, request.sort_target), (0, _) | (1, 0));
         let filtered = request.min_mod_revision != 0
             || request.max_mod_revision != 0
@@ -104,25 +135,18 @@ impl Member {
             || request.max_create_revision != 0;
         let key_given = !request.key.is_empty();
         if key_given && !ascending {
-            return grpc::refusal(&Status::unimplemented(
-                "RangeStream does not support custom sort orders",
-            ));
+            let why = "RangeStream does not support custom sort orders";
+            return Err(Status::unimplemented(why));
         }
         if key_given && filtered {
-            return grpc::refusal(&Status::unimplemented(
-                "RangeStream does not support revision filters",
-            ));
+            let why = "RangeStream does not support revision filters";
+            return Err(Status::unimplemented(why));
         }
-        match self.range(request).await {
-            Ok(whole) => {
-                let bytes_max = self.config.request_bytes_max;
-                grpc::streaming(stream::iter(parts(whole, bytes_max).map(|part| {
-                    let part = pb::RangeStreamResponse { range_response: Some(part) };
-                    Ok(grpc::frame(&part))
-                })))
-            }
-            Err(status) => grpc::refusal(&status),
+        let (range, freshness) = checked_range(message)?;
+        if freshness == Freshness::Current {
+            self.catch_up().await?;
         }
+        self.read_range(&range)
     }
 
     fn check(&self, command: &Command) -> Result<(), Status> {
@@ -130,18 +154,74 @@ impl Member {
         command.check(&limits).map_err(|refusal| texts::refused(&refusal))
     }
 
-    /// Has a write replicated and applied.
-    async fn propose(&self, proposal: Proposal) -> Result<(Outcome, Revision), Status> {
-        let bytes = proposal.request_bytes();
-        if bytes + ENVELOPE_BYTES > self.config.request_bytes_max {
+    /// A request for the log, as its bytes came.
+    fn proposal(&self, kind: Kind, message: &[u8]) -> Result<Proposal, Status> {
+        if message.len() + ENVELOPE_BYTES > self.config.request_bytes_max {
             return Err(texts::too_large());
         }
-        match desk::ask(bytes, |request| Input::Propose { request, proposal }).await {
-            Reply::Applied { outcome: Ok(outcome), revision } => Ok((outcome, revision)),
-            Reply::Applied { outcome: Err(refusal), .. } => Err(texts::refused(&refusal)),
-            reply => Err(texts::failed(&reply, texts::Kind::Write)),
-        }
+        Ok(Proposal::encoded(kind, message))
     }
+
+    /// Has a write replicated and applied, then answers.
+    fn propose<M: Message + 'static>(
+        self: &Arc<Self>,
+        call: Call,
+        proposal: Result<Proposal, Status>,
+        answer: Answer<M>,
+    ) {
+        let proposal = match proposal {
+            Ok(proposal) => proposal,
+            Err(status) => return call.refuse(&status),
+        };
+        let member = Arc::clone(self);
+        let (bytes, deadline) = (proposal.request_bytes(), call.deadline);
+        let next = move |reply| {
+            call.answer(match reply {
+                Ok(Reply::Applied { outcome: Ok(outcome), revision }) => {
+                    answer(&member, outcome, revision)
+                }
+                Ok(Reply::Applied { outcome: Err(refusal), .. }) => Err(texts::refused(&refusal)),
+                Ok(reply) => Err(texts::failed(&reply, texts::Kind::Write)),
+                Err(DeadlinePassed) => Err(texts::deadline()),
+            });
+        };
+        desk::submit(bytes, deadline, |request| Input::Propose { request, proposal }, next);
+    }
+
+    /// Reads once the published state holds everything that was acknowledged before the call.
+    fn when_current<M: Message>(
+        self: &Arc<Self>,
+        call: Call,
+        read: impl FnOnce(&Member) -> Result<M, Status> + 'static,
+    ) {
+        let member = Arc::clone(self);
+        let deadline = call.deadline;
+        let next = move |reply| {
+            call.answer(match reply {
+                Ok(Reply::Readable) => read(&member),
+                Ok(reply) => Err(texts::failed(&reply, texts::Kind::Read)),
+                Err(DeadlinePassed) => Err(texts::deadline()),
+            });
+        };
+        desk::submit(0, deadline, |request| Input::Read { request }, next);
+    }
+}
+
+/// What a read must see.
+#[derive(PartialEq, Eq)]
+enum Freshness {
+    /// Whatever this member has.
+    Any,
+    /// Everything that was acknowledged.
+    Current,
+}
+
+fn checked_range(message: Bytes) -> Result<(Range, Freshness), Status> {
+    let request: pb::RangeRequest = grpc::decode(message)?;
+    let freshness = if request.serializable { Freshness::Any } else { Freshness::Current };
+    let range = replica::range(request);
+    range.check().map_err(|refusal| texts::refused(&refusal))?;
+    Ok((range, freshness))
 }
 
 /// Whether every range of the transaction may be answered from local state. One without ranges

@@ -7,16 +7,20 @@ mod maintenance;
 mod outcome;
 
 use crate::config::Config;
-use crate::grpc::{self, Answer};
+use crate::grpc::{self, Call, Incoming};
 use crate::identity::Id;
 use crate::{desk, texts};
 use arc_swap::ArcSwap;
-use http::{HeaderMap, Request, Response};
-use hyper::body::Incoming;
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Request};
 use proto::etcdserverpb::ResponseHeader;
 use replica::{Input, Published, Reply};
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use store::Revision;
 use tonic::Status;
 
@@ -35,19 +39,72 @@ pub struct Member {
     pub stopping: AtomicBool,
 }
 
+/// What can be called.
+#[derive(Clone, Copy)]
+enum Method {
+    Put,
+    Range,
+    Txn,
+    DeleteRange,
+    Compact,
+    Rare(Rare),
+}
+
+#[derive(Clone, Copy)]
+enum Rare {
+    RangeStream,
+    MemberList,
+    Status,
+    Alarm,
+    MoveLeader,
+    HealthCheck,
+    HealthWatch,
+}
+
+impl Method {
+    fn of(path: &str) -> Option<Method> {
+        Some(match path {
+            "/etcdserverpb.KV/Put" => Method::Put,
+            "/etcdserverpb.KV/Range" => Method::Range,
+            "/etcdserverpb.KV/Txn" => Method::Txn,
+            "/etcdserverpb.KV/DeleteRange" => Method::DeleteRange,
+            "/etcdserverpb.KV/Compact" => Method::Compact,
+            "/etcdserverpb.KV/RangeStream" => Method::Rare(Rare::RangeStream),
+            "/etcdserverpb.Cluster/MemberList" => Method::Rare(Rare::MemberList),
+            "/etcdserverpb.Maintenance/Status" => Method::Rare(Rare::Status),
+            "/etcdserverpb.Maintenance/Alarm" => Method::Rare(Rare::Alarm),
+            "/etcdserverpb.Maintenance/MoveLeader" => Method::Rare(Rare::MoveLeader),
+            "/grpc.health.v1.Health/Check" => Method::Rare(Rare::HealthCheck),
+            "/grpc.health.v1.Health/Watch" => Method::Rare(Rare::HealthWatch),
+            _ => return None,
+        })
+    }
+}
+
 impl Member {
-    /// Answers one call.
-    pub async fn call(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
-        let timeout = grpc::timeout(request.headers());
-        if let Err(status) = self.admit(request.headers()) {
-            return grpc::refusal(&status);
+    /// Takes one call. It is answered as soon as it can be, on this thread.
+    pub fn take(self: &Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+        let (head, body) = request.into_parts();
+        let call = Call::new(respond, &head.headers);
+        if let Err(status) = self.admit(&head.headers) {
+            return call.refuse(&status);
         }
-        match timeout {
-            None => self.dispatch(request).await,
-            Some(timeout) => match tokio::time::timeout(timeout, self.dispatch(request)).await {
-                Ok(response) => response,
-                Err(_) => grpc::refusal(&texts::deadline()),
-            },
+        let Some(method) = Method::of(head.uri.path()) else {
+            return call.refuse(&texts::unimplemented(head.uri.path()));
+        };
+        let bytes_max = self.config.request_bytes_max + RECEIVE_SLACK_BYTES;
+        let mut incoming = Incoming::new(body, &head.headers, bytes_max);
+        match incoming.poll_message(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(message) => self.dispatch(method, message, call),
+            // Large, or from a slow client: the rest is on its way.
+            Poll::Pending => {
+                let member = Arc::clone(self);
+                tokio::spawn(async move {
+                    let message = poll_fn(|context| incoming.poll_message(context));
+                    let message = grpc::within(call.deadline, message).await;
+                    member.dispatch(method, message, call);
+                });
+            }
         }
     }
 
@@ -68,44 +125,42 @@ impl Member {
         Ok(())
     }
 
-    async fn dispatch(self: &Arc<Self>, request: Request<Incoming>) -> Response<Answer> {
-        macro_rules! unary {
-            ($method:ident) => {
-                match grpc::read(request, self.receive_bytes_max()).await {
-                    Ok(message) => grpc::unary(self.$method(message).await),
-                    Err(status) => grpc::refusal(&status),
-                }
-            };
-        }
-        match request.uri().path() {
-            "/etcdserverpb.KV/Put" => unary!(put),
-            "/etcdserverpb.KV/Range" => unary!(range),
-            "/etcdserverpb.KV/Txn" => unary!(txn),
-            "/etcdserverpb.KV/DeleteRange" => unary!(delete_range),
-            "/etcdserverpb.KV/Compact" => unary!(compact),
-            "/etcdserverpb.KV/RangeStream" => {
-                match grpc::read(request, self.receive_bytes_max()).await {
-                    Ok(message) => self.range_stream(message).await,
-                    Err(status) => grpc::refusal(&status),
-                }
+    fn dispatch(self: &Arc<Self>, method: Method, message: Result<Bytes, Status>, call: Call) {
+        let message = match message {
+            Ok(message) => message,
+            Err(status) => return call.refuse(&status),
+        };
+        match method {
+            Method::Put => self.put(message, call),
+            Method::Range => self.range(message, call),
+            Method::Txn => self.txn(message, call),
+            Method::DeleteRange => self.delete_range(message, call),
+            Method::Compact => self.compact(message, call),
+            Method::Rare(rare) => {
+                tokio::spawn(Arc::clone(self).answer_rare(rare, message, call));
             }
-            "/etcdserverpb.Cluster/MemberList" => unary!(member_list),
-            "/etcdserverpb.Maintenance/Status" => unary!(status),
-            "/etcdserverpb.Maintenance/Alarm" => unary!(alarm),
-            "/etcdserverpb.Maintenance/MoveLeader" => unary!(move_leader),
-            "/grpc.health.v1.Health/Check" => unary!(health_check),
-            "/grpc.health.v1.Health/Watch" => {
-                match grpc::read(request, self.receive_bytes_max()).await {
-                    Ok(message) => Arc::clone(self).health_watch(message),
-                    Err(status) => grpc::refusal(&status),
-                }
-            }
-            path => grpc::refusal(&texts::unimplemented(path)),
         }
     }
 
-    fn receive_bytes_max(&self) -> usize {
-        self.config.request_bytes_max + RECEIVE_SLACK_BYTES
+    /// Calls that need not be cheap, each a task.
+    async fn answer_rare(self: Arc<Self>, method: Rare, message: Bytes, call: Call) {
+        macro_rules! unary {
+            ($method:ident) => {
+                call.answer_with(async { self.$method(grpc::decode(message)?).await }).await
+            };
+        }
+        match method {
+            Rare::RangeStream => self.range_stream(message, call).await,
+            Rare::MemberList => unary!(member_list),
+            Rare::Status => unary!(status),
+            Rare::Alarm => unary!(alarm),
+            Rare::MoveLeader => unary!(move_leader),
+            Rare::HealthCheck => unary!(health_check),
+            Rare::HealthWatch => match grpc::decode(message) {
+                Ok(request) => call.stream(self.health_watch(request)).await,
+                Err(status) => call.refuse(&status),
+            },
+        }
     }
 
     /// The header of an answer at this revision.
@@ -113,11 +168,22 @@ impl Member {
         ResponseHeader { revision: revision.0, ..self.header_without_revision() }
     }
 
-    fn header_without_revision(&self) -> ResponseHeader {
+    /// The header of an answer read from this state.
+    fn header_of(&self, published: &Published) -> ResponseHeader {
+        let revision = published.view.revision().0;
+        let raft_term = published.status.term.0;
+        ResponseHeader { revision, raft_term, ..self.ids() }
+    }
+
+    fn ids(&self) -> ResponseHeader {
         let Id(cluster_id) = self.config.cluster_id;
         let Id(member_id) = self.config.member_id;
+        ResponseHeader { cluster_id, member_id, ..ResponseHeader::default() }
+    }
+
+    fn header_without_revision(&self) -> ResponseHeader {
         let raft_term = self.published.load().status.term.0;
-        ResponseHeader { cluster_id, member_id, revision: 0, raft_term }
+        ResponseHeader { raft_term, ..self.ids() }
     }
 
     /// Returns once the published state holds everything that was acknowledged before the call.

@@ -1,0 +1,166 @@
+//! A client's connection over HTTP/2: takes what it asks, sends what is answered.
+
+use crate::api::Member;
+use crate::http_pages;
+use crate::socket::Coalescing;
+use bytes::Bytes;
+use h2::server::{Builder, Connection, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
+use http::{HeaderMap, Request, header};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::debug;
+
+/// Metadata of one request.
+const HEADER_BYTES_MAX: u32 = 64 << 10;
+/// What may be under way on one request, and on one connection.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// Who opens a connection finishes its greeting within this time.
+const GREETING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longer settings mean the same, and clocks can be added to.
+const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+type Asked = (Request<RecvStream>, SendResponse<Bytes>);
+
+/// Serves a connection until it ends, or until the member stops: then what is under way is
+/// finished and nothing new accepted.
+pub async fn serve(
+    member: Arc<Member>,
+    socket: Coalescing<TcpStream>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let greeting = Builder::new()
+        .max_concurrent_streams(member.config.streams_max)
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .handshake(socket);
+    let mut connection = match tokio::time::timeout(GREETING_PATIENCE, greeting).await {
+        Ok(Ok(connection)) => connection,
+        Ok(Err(error)) => return debug!(%error, "a client's connection ended at once"),
+        Err(_) => return debug!("a client did not finish its greeting"),
+    };
+    let mut stopping = pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
+    let mut told = false;
+    let mut pulse = Pulse::new(&mut connection, &member);
+    let mut asked = Vec::new();
+    loop {
+        let more = poll_fn(|context| {
+            if !told && stopping.as_mut().poll(context).is_ready() {
+                told = true;
+                connection.graceful_shutdown();
+            }
+            match poll_all(&mut connection, &mut asked, context) {
+                Poll::Pending => pulse.poll_missed(context).map(|()| false),
+                ready => ready,
+            }
+        });
+        let more = more.await;
+        if !asked.is_empty() {
+            pulse.felt();
+        }
+        // All that came in together before the first answer: then the answers leave together too.
+        for (request, respond) in asked.drain(..) {
+            take(&member, request, respond);
+        }
+        if !more {
+            return;
+        }
+    }
+}
+
+/// Takes every request that has arrived. Ready as well when the connection has ended: false.
+fn poll_all(
+    connection: &mut Connection<Coalescing<TcpStream>, Bytes>,
+    asked: &mut Vec<Asked>,
+    context: &mut Context<'_>,
+) -> Poll<bool> {
+    loop {
+        match connection.poll_accept(context) {
+            Poll::Ready(Some(Ok(request))) => asked.push(request),
+            Poll::Ready(Some(Err(error))) => {
+                debug!(%error, "a client's connection ended");
+                return Poll::Ready(false);
+            }
+            Poll::Ready(None) => return Poll::Ready(false),
+            Poll::Pending if asked.is_empty() => return Poll::Pending,
+            Poll::Pending => return Poll::Ready(true),
+        }
+    }
+}
+
+/// A call is for the member, anything else may be a page.
+fn take(member: &Arc<Member>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    if is_call(request.headers()) {
+        return member.take(request, respond);
+    }
+    let member = Arc::clone(member);
+    tokio::spawn(async move {
+        let (head, page) = http_pages::answer(&member, &request).await.into_parts();
+        if let Ok(mut stream) = respond.send_response(http::Response::from_parts(head, ()), false) {
+            let _ = stream.send_data(page, true);
+        }
+    });
+}
+
+fn is_call(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// Finds out whether a client that asks nothing is still there.
+struct Pulse {
+    pings: PingPong,
+    interval: Duration,
+    patience: Duration,
+    /// When the next ping is due, or the answer to the last one is overdue.
+    due: std::pin::Pin<Box<tokio::time::Sleep>>,
+    waiting: bool,
+}
+
+impl Pulse {
+    fn new(connection: &mut Connection<Coalescing<TcpStream>, Bytes>, member: &Member) -> Pulse {
+        let interval = member.config.keepalive_interval.min(INTERVAL_MAX);
+        Pulse {
+            pings: connection.ping_pong().expect("it is asked for once"),
+            interval,
+            patience: member.config.keepalive_timeout.min(INTERVAL_MAX),
+            due: Box::pin(tokio::time::sleep(interval)),
+            waiting: false,
+        }
+    }
+
+    /// The client asked something.
+    fn felt(&mut self) {
+        if !self.waiting && self.due.deadline() < Instant::now() + self.interval / 2 {
+            self.due.as_mut().reset(Instant::now() + self.interval);
+        }
+    }
+
+    /// Pings when it is time. Ready when a ping was not answered.
+    fn poll_missed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.waiting && self.pings.poll_pong(context).is_ready() {
+            self.waiting = false;
+            self.due.as_mut().reset(Instant::now() + self.interval);
+        }
+        while self.due.as_mut().poll(context).is_ready() {
+            if self.waiting {
+                debug!("a client did not answer a ping");
+                return Poll::Ready(());
+            }
+            // It fails when the connection does, which shows by itself.
+            let _ = self.pings.send_ping(Ping::opaque());
+            self.waiting = true;
+            self.due.as_mut().reset(Instant::now() + self.patience);
+        }
+        Poll::Pending
+    }
+}
