@@ -16,25 +16,29 @@
 //! - A request carries its [`Origin`]. A follower forwards it to the leader and answers when its
 //!   *own* store has applied it, so a client reads its writes at the member it talks to.
 //! - Every request is answered exactly once: applied, or why not.
-//! - [`Reply::Lost`] means that it was proposed and the leader changed: it may have happened or
-//!   not. Nothing is proposed twice, here or by a message that the network doubled.
+//! - When the leader is lost, what it was given is applied if its successor has it, and proposed
+//!   again if not: the client waits for the election, no more. [`Reply::Lost`] means that nobody was
+//!   elected for long: it may have happened or not, or may still. Nothing happens twice.
 //! - While there is no leader requests wait, bounded in time and bytes.
 //! - A read is served by a view that holds everything that was acknowledged before it was asked.
 //!   All reads that wait share one confirmation.
 //!
-//! # Why nothing is proposed twice
+//! # Why nothing happens twice
 //!
-//! What was handed to a leader is handed to nobody else, unless that leader says that it did not
-//! propose it and never will ([`PeerMessage::Refused`]). Messages may be lost, doubled, late and
-//! out of order, members may restart, and still:
+//! What was handed to a leader is handed to nobody else before it is certain that it will not
+//! happen: that leader says so ([`PeerMessage::Refused`]), or the log has gone on to a later term
+//! without it. Messages may be lost, doubled, late and out of order, members may restart, and
+//! still:
 //!
 //! - A leader decides about each number once in its term: to propose it or to refuse it. It
 //!   remembers which, so a second copy of a forward does nothing.
 //! - A forward names the term of the leader it is for. A member decides only for the last term
-//!   that it led in this life; of others it does not know what it proposed, and is silent. The
-//!   origin sees the new term, and answers [`Reply::Lost`].
-//! - Each handing over has a number of its own. A write that was refused gets another one, so a
-//!   second copy of the refusal names a number that nobody waits for.
+//!   that it led in this life; of others it does not know what it proposed, and is silent.
+//! - A write can be committed only in the term in which it was handed over. Once this member has
+//!   applied an entry of a later term, every later leader has that entry, and behind it nothing of
+//!   an earlier term can stand: a write that was not applied by then never will be.
+//! - Each handing over has a number of its own. A write that waits again gets another one, so a
+//!   second copy of a refusal names a number that nobody waits for.
 //!
 //! A forward that is lost on its way costs its client the wait for [`Reply::TimedOut`].
 //!

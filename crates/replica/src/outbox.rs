@@ -53,7 +53,8 @@ pub enum Reply {
     Transferred(NodeId),
     /// Leadership cannot move like that.
     TransferRefused(raft::Refusal),
-    /// It was proposed, and the leader changed: it may have happened, or may still.
+    /// It was proposed, the leader was lost, and nobody was elected for long: it may have happened,
+    /// or may still.
     Lost,
     /// The request was no message of its kind. It did nothing.
     Malformed,

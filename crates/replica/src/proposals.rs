@@ -2,16 +2,24 @@
 
 use crate::entry::{Header, Kind, Origin, Proposal};
 use crate::input::RequestId;
+use crate::outbox::Reply;
 use bytes::Bytes;
 use raft::{NodeId, Term};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The writes that this member took from clients.
 ///
-/// A write waits until there is a leader, then it is proposed or forwarded once, in one term. From
-/// then on it is applied, or lost when that leader is. It is never handed over again, for nobody
-/// can know that it was not proposed; unless the leader itself says so. Then it waits again, and
-/// gets a new number, so that a refusal that comes late or twice names nothing any more.
+/// A write waits until there is a leader, then it is proposed or forwarded, once in one term: the
+/// log decides about it. It is never handed over again, for nobody can know that it was not
+/// proposed, until
+///
+/// - the leader itself says that it did not propose it, and never will; or
+/// - an entry of a later term was applied here and this write was not: terms in the log never go
+///   back, so it will not come any more (sections 5.2 and 5.4.1: whoever leads from now on has that
+///   entry in its log, behind which nothing of an earlier term can stand).
+///
+/// Then it waits again, and gets a new number, so that a refusal that comes late or twice names
+/// nothing any more.
 #[derive(Debug)]
 pub(crate) struct Proposals {
     member: NodeId,
@@ -20,22 +28,25 @@ pub(crate) struct Proposals {
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
     waiting_bytes_max: usize,
-    /// Proposed or forwarded, by sequence.
+    /// Proposed or forwarded, by sequence; so their terms never go back.
     pending: BTreeMap<u64, Pending>,
     /// How many of `pending` nobody waits for.
     abandoned: usize,
-    /// The leader and term that all of `pending` belong to.
-    reign: Option<(NodeId, Term)>,
+    /// Who leads now, in which term.
+    reign: Option<Reign>,
     /// Who refused: it is asked again when time has passed.
-    refused_by: Option<(NodeId, Term)>,
+    refused_by: Option<Reign>,
 }
+
+/// A leader and its term.
+type Reign = (NodeId, Term);
 
 #[derive(Debug)]
 struct Waiting {
     request: RequestId,
     deadline: u64,
-    /// The number under which it was refused; `u64::MAX` if it has not been handed over.
-    refused: u64,
+    /// The number under which it was handed over before; `u64::MAX` if it was not.
+    before: u64,
     proposal: Proposal,
 }
 
@@ -46,8 +57,11 @@ pub(crate) struct Pending {
     pub(crate) request: Option<RequestId>,
     deadline: u64,
     pub(crate) physical: bool,
-    /// What was forwarded to another member, in case that refuses it.
-    forwarded: Option<(Kind, Bytes)>,
+    /// Whom it was given to.
+    reign: Reign,
+    /// What was handed over, in case it has to be again.
+    kind: Kind,
+    sealed: Bytes,
 }
 
 impl Proposals {
@@ -74,7 +88,7 @@ impl Proposals {
             return false;
         }
         self.waiting_bytes += bytes;
-        self.waiting.push_back(Waiting { request, deadline, refused: u64::MAX, proposal });
+        self.waiting.push_back(Waiting { request, deadline, before: u64::MAX, proposal });
         true
     }
 
@@ -85,11 +99,8 @@ impl Proposals {
 
     /// Hands out all that wait: from now on this leader's log decides about them.
     pub(crate) fn take_waiting(&mut self, leader: NodeId, term: Term) -> Vec<Bytes> {
-        assert!(
-            self.pending.is_empty() || self.reign == Some((leader, term)),
-            "what an earlier leader was given is settled first"
-        );
-        self.reign = Some((leader, term));
+        let reign = (leader, term);
+        assert!(self.reign == Some(reign), "only who leads is given something");
         self.waiting_bytes = 0;
         let (member, boot) = (self.member, self.boot);
         let hand_out = |Waiting { request, deadline, proposal, .. }: Waiting| {
@@ -97,10 +108,11 @@ impl Proposals {
             let sequence = self.last_sequence;
             let (kind, physical) = (proposal.kind(), proposal.physical);
             let sealed = proposal.seal(Origin { member, boot, sequence });
-            let forwarded = (leader != member).then(|| (kind, sealed.clone()));
-            let pending = Pending { request: Some(request), deadline, physical, forwarded };
-            self.pending.insert(sequence, pending);
-            sealed
+            let request = Some(request);
+            let handed = sealed.clone();
+            self.pending
+                .insert(sequence, Pending { request, deadline, physical, reign, kind, sealed });
+            handed
         };
         self.waiting.drain(..).map(hand_out).collect()
     }
@@ -113,38 +125,55 @@ impl Proposals {
         Some(pending)
     }
 
-    /// The leader is this one now. Those that another one was given are lost.
-    pub(crate) fn take_lost(&mut self, leader: Option<NodeId>, term: Term) -> Vec<RequestId> {
-        let same = leader.map(|leader| (leader, term));
-        if self.pending.is_empty() || self.reign == same {
-            return Vec::new();
+    /// What was applied reached this term: what was given to earlier leaders and is not applied yet
+    /// was lost with them. It waits again.
+    pub(crate) fn reached(&mut self, term: Term) {
+        while let Some(oldest) = self.pending.first_entry()
+            && oldest.get().reign.1 < term
+        {
+            let (sequence, pending) = oldest.remove_entry();
+            self.wait_again(sequence, pending);
         }
-        self.abandoned = 0;
-        let lost = std::mem::take(&mut self.pending);
-        lost.into_values().filter_map(|pending| pending.request).collect()
     }
 
-    /// A leader says that it did not propose these, and never will. They wait again, before all
-    /// others and in order.
+    /// Who leads now. Those that another one was given wait for the log's word until `deadline` at
+    /// most: when nobody is elected for long, it does not come.
+    pub(crate) fn lead(&mut self, leader: Option<NodeId>, term: Term, deadline: u64) {
+        let now = leader.map(|leader| (leader, term));
+        if self.reign == now {
+            return;
+        }
+        self.reign = now;
+        for pending in self.pending.values_mut().filter(|pending| Some(pending.reign) != now) {
+            pending.deadline = pending.deadline.min(deadline);
+        }
+    }
+
+    /// A leader says that it did not propose these, and never will. They wait again.
     pub(crate) fn refused(&mut self, from: NodeId, boot: u64, sequences: &[u64]) {
-        let Some((leader, term)) = self.reign else { return };
-        if boot != self.boot || from != leader || from == self.member {
+        if boot != self.boot || from == self.member {
             return;
         }
         for &refused in sequences {
-            let Some(pending) = self.pending.remove(&refused) else { continue };
-            self.refused_by = Some((leader, term));
-            let Pending { request, deadline, physical, forwarded } = pending;
-            let (kind, sealed) = forwarded.expect("what another member leads was forwarded");
-            let Some(request) = request else {
-                self.abandoned -= 1;
-                continue;
-            };
-            let proposal = Proposal::unseal(kind, sealed, physical);
-            self.waiting_bytes += proposal.bytes();
-            let at = self.waiting.partition_point(|waiting| waiting.refused < refused);
-            self.waiting.insert(at, Waiting { request, deadline, refused, proposal });
+            if self.pending.get(&refused).is_some_and(|pending| pending.reign.0 == from) {
+                let pending = self.pending.remove(&refused).expect("it was there");
+                self.refused_by = Some(pending.reign);
+                self.wait_again(refused, pending);
+            }
         }
+    }
+
+    /// Puts a write that will not happen before all that were never handed over, and in order.
+    fn wait_again(&mut self, before: u64, pending: Pending) {
+        let Pending { request, deadline, physical, kind, sealed, .. } = pending;
+        let Some(request) = request else {
+            self.abandoned -= 1;
+            return;
+        };
+        let proposal = Proposal::unseal(kind, sealed, physical);
+        self.waiting_bytes += proposal.bytes();
+        let at = self.waiting.partition_point(|waiting| waiting.before < before);
+        self.waiting.insert(at, Waiting { request, deadline, before, proposal });
     }
 
     /// Time passed: who refused may be asked again.
@@ -152,19 +181,22 @@ impl Proposals {
         self.refused_by = None;
     }
 
-    /// Those that waited too long: never proposed, and proposed.
-    pub(crate) fn take_expired(&mut self, now: u64) -> (Vec<RequestId>, Vec<RequestId>) {
+    /// Those that waited too long, and what to say to them.
+    pub(crate) fn take_expired(&mut self, now: u64) -> Vec<(RequestId, Reply)> {
         let unproposed = self.take_waiting_if(|waiting| waiting.deadline <= now);
-        let mut proposed = Vec::new();
+        let mut expired: Vec<_> =
+            unproposed.into_iter().map(|request| (request, Reply::NoLeader)).collect();
         self.pending.retain(|_, pending| {
             let over = pending.deadline <= now;
             if over {
                 self.abandoned -= usize::from(pending.request.is_none());
-                proposed.extend(pending.request);
+                let leads = Some(pending.reign) == self.reign;
+                let reply = if leads { Reply::TimedOut } else { Reply::Lost };
+                expired.extend(pending.request.map(|request| (request, reply)));
             }
             !over
         });
-        (unproposed, proposed)
+        expired
     }
 
     /// Nobody waits for these any more.
@@ -195,15 +227,13 @@ impl Proposals {
         self.waiting.len() + self.pending.len() - self.abandoned
     }
 
-    /// What must hold, when these lead.
-    pub(crate) fn assert_sound(&self, leader: Option<NodeId>, term: Term) {
+    /// What must hold when the log was applied up to an entry of this term.
+    pub(crate) fn assert_sound(&self, applied: Term) {
         assert!(self.waiting.is_empty() == (self.waiting_bytes == 0), "what waits has bytes");
         let last = self.pending.last_key_value().map_or(0, |(sequence, _)| *sequence);
         assert!(last <= self.last_sequence, "only what was taken is pending");
-        assert!(
-            self.pending.is_empty() || self.reign == leader.map(|leader| (leader, term)),
-            "what was given to a leader that is gone is answered"
-        );
+        let oldest = self.pending.first_key_value().map(|(_, pending)| pending.reign.1);
+        assert!(oldest.is_none_or(|term| term >= applied), "what the log decided is not pending");
     }
 }
 

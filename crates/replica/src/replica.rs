@@ -9,7 +9,9 @@ use crate::outbox::{Outbox, Published, Reply};
 use crate::proposals::{Forwards, Pending, Proposals};
 use crate::reads::Reads;
 use bytes::Bytes;
-use raft::{Entry, EntryKind, Index, Node, NodeId, Ready, Refusal, Restored, Status, Term};
+use raft::{
+    Entry, EntryKind, Index, Node, NodeId, Position, Ready, Refusal, Restored, Status, Term,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use store::{Revision, Store};
 
@@ -35,9 +37,12 @@ pub struct Replica {
     node: Node,
     store: Store,
     members: Members,
-    applied: Index,
+    /// The last entry that was applied.
+    applied: Position,
     now: u64,
     request_ticks_max: u64,
+    /// An election takes longer only when it has failed.
+    election_ticks_max: u64,
     forward_bytes_max: usize,
     proposals: Proposals,
     /// Writes of peers' clients: those decided about, and those of this round to be proposed in
@@ -71,16 +76,17 @@ const SWEEP_VERSIONS_MAX: usize = 512;
 impl Replica {
     /// A member that starts with what was on its disk. Its store is filled by what is committed.
     pub fn new(config: Config, restored: Restored) -> Replica {
-        let id = config.raft.id;
+        let (id, election_ticks) = (config.raft.id, config.raft.election_ticks);
         Replica {
             id,
             forward_bytes_max: config.raft.append_bytes_max,
             node: Node::new(config.raft, restored),
             store: Store::new(),
             members: Members::new(config.members),
-            applied: Index(0),
+            applied: Position::default(),
             now: 0,
             request_ticks_max: u64::from(config.request_ticks_max),
+            election_ticks_max: 2 * u64::from(election_ticks),
             proposals: Proposals::new(id, config.boot, config.waiting_bytes_max),
             forwards: Forwards::default(),
             forwarded: Vec::new(),
@@ -119,7 +125,7 @@ impl Replica {
     }
 
     pub(crate) fn applied(&self) -> Index {
-        self.applied
+        self.applied.index
     }
 
     /// How many requests came in, and how many were answered or given up by whoever asked.
@@ -140,8 +146,7 @@ impl Replica {
     }
 
     pub(crate) fn assert_sound(&self) {
-        let Status { leader, term, .. } = self.status();
-        self.proposals.assert_sound(leader, term);
+        self.proposals.assert_sound(self.applied.term);
         assert!(self.forwarded.is_empty(), "what was forwarded is decided about in its round");
     }
 
@@ -183,11 +188,10 @@ impl Replica {
         self.now += 1;
         self.node.tick();
         self.proposals.tick();
-        let (unproposed, proposed) = self.proposals.take_expired(self.now);
-        for request in unproposed {
-            self.reply(outbox, request, Reply::NoLeader);
+        for (request, reply) in self.proposals.take_expired(self.now) {
+            self.reply(outbox, request, reply);
         }
-        for request in proposed.into_iter().chain(self.reads.take_expired(self.now)) {
+        for request in self.reads.take_expired(self.now) {
             self.reply(outbox, request, Reply::TimedOut);
         }
         if let Some(transfer) = self.transfer.take_if(|transfer| transfer.deadline <= self.now) {
@@ -274,9 +278,7 @@ impl Replica {
     /// A change of leader decides what was given to the one before.
     fn settle_reign(&mut self, outbox: &mut Outbox) {
         let Status { leader, term, .. } = self.status();
-        for request in self.proposals.take_lost(leader, term) {
-            self.reply(outbox, request, Reply::Lost);
-        }
+        self.proposals.lead(leader, term, self.now + self.election_ticks_max);
         let leads = |of: Term| of == term && leader == Some(self.id);
         let deposed = self.forwarded.extract_if(.., |(of, _)| !leads(*of));
         let deposed: Vec<Bytes> = deposed.map(|(_, proposal)| proposal).collect();
@@ -335,14 +337,17 @@ impl Replica {
         for read in ready.reads_lost {
             self.reads.lost(read);
         }
-        for request in self.reads.take_served(self.applied) {
+        for request in self.reads.take_served(self.applied.index) {
             self.reply(outbox, request, Reply::Readable);
         }
     }
 
     fn apply(&mut self, entry: Entry, outbox: &mut Outbox) {
-        assert!(entry.at.index == self.applied.next(), "entries are applied in order");
-        self.applied = entry.at.index;
+        assert!(entry.at.index == self.applied.index.next(), "entries are applied in order");
+        if entry.at.term > self.applied.term {
+            self.proposals.reached(entry.at.term);
+        }
+        self.applied = entry.at;
         if entry.kind == EntryKind::Noop {
             return;
         }
