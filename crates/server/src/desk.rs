@@ -143,8 +143,10 @@ pub fn open(kit: DeskKit) {
     tokio::spawn(async move {
         loop {
             poll_fn(|context| with(|desk| desk.poll_outgoing(context))).await;
-            // Whoever is ready to run in this turn of the loop may add to the batch.
-            tokio::task::yield_now().await;
+            if with(|desk| desk.outgoing.len() > 1) {
+                // Whoever is ready to run in this turn of the loop may add to the batch.
+                tokio::task::yield_now().await;
+            }
             let batch = with(|desk| std::mem::take(&mut desk.outgoing));
             if inbox.send(Mail::Inputs(batch)).is_err() {
                 return; // The node is gone: the process ends.

@@ -25,6 +25,9 @@ use wal::Disk;
 /// heartbeats nor answers.
 const ROUND_MAILS_MAX: usize = 256;
 
+/// A round of so many inputs is one of many.
+const BUSY_INPUTS: usize = 8;
+
 /// What the node delivers to.
 pub struct Deliveries<D: Disk> {
     /// The state as readers see it.
@@ -57,8 +60,10 @@ pub async fn run<D: Disk>(
                 () = alarm.as_mut() => {}
             }
         }
-        // Whoever is ready to run in this turn of the loop may add to the batch.
-        tokio::task::yield_now().await;
+        if round.is_busy {
+            // Whoever is ready to run in this turn of the loop may add to the batch.
+            tokio::task::yield_now().await;
+        }
         if round.open(&mut inbox) == Opened::Stop {
             return;
         }
@@ -85,6 +90,9 @@ struct Round {
     /// What may be claimed of the disk now.
     promises: Vec<raft::Message>,
     permits: Vec<OwnedSemaphorePermit>,
+    /// The last round had many inputs, so the next one may have more if it waits a turn. With few,
+    /// that would cost a look at all sockets for nothing.
+    is_busy: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -116,6 +124,7 @@ impl Round {
                 Mail::Stop => return Opened::Stop,
             }
         }
+        self.is_busy = self.inputs.len() >= BUSY_INPUTS;
         Opened::All
     }
 }
