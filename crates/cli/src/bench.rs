@@ -1,8 +1,10 @@
 //! The load generator. One thread; it must cost less than what it measures.
 
 mod connection;
+mod grpc;
 mod load;
 mod report;
+mod socket;
 
 use std::cell::RefCell;
 use std::io::IsTerminal;
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
+use tokio::task::spawn_local;
 
 use crate::arguments::Bench;
 use crate::failure::Failure;
@@ -25,7 +28,21 @@ pub(crate) async fn run(session: &Session, bench: Bench) -> Result<(), Failure> 
         return Err(Failure::feature("fields not supported as output format"));
     }
     let endpoints = targets(session, &bench).await?;
-    let connections = connect(&endpoints, &bench).await?;
+    let local = tokio::task::LocalSet::new();
+    let (run, cpu) = local.run_until(drive(&endpoints, bench)).await?;
+    let took = Instant::now().saturating_duration_since(run.measured);
+    let tally = run.tally.borrow();
+    let report = report::Report { run: &run, tally: &tally, took, cpu, targets: &endpoints };
+    session.print(match session.format {
+        Format::Json => report.json(),
+        _ => report.table(),
+    })?;
+    if tally.latencies.is_empty() { Err(Failure::error("no request was answered")) } else { Ok(()) }
+}
+
+/// Runs the load to its end, and answers the CPU time that the measured part took.
+async fn drive(endpoints: &[String], bench: Bench) -> Result<(Rc<Run>, Option<Duration>), Failure> {
+    let connections = connect(endpoints, &bench).await?;
     let start = Instant::now();
     let measured = start + bench.warm_up;
     // Without --total, ten seconds.
@@ -40,33 +57,21 @@ pub(crate) async fn run(session: &Session, bench: Bench) -> Result<(), Failure> 
         recorded: 0.into(),
         bench,
     });
-    let local = tokio::task::LocalSet::new();
     let clients: Vec<_> = (0..run.bench.clients)
         .map(|client| {
             let connection = connections[client as usize % connections.len()].clone();
-            local.spawn_local(load::client(run.clone(), connection, u64::from(client)))
+            spawn_local(load::client(run.clone(), connection, u64::from(client)))
         })
         .collect();
-    let progress = local.spawn_local(progress(run.clone()));
-    let cpu = local
-        .run_until(async {
-            tokio::time::sleep_until(measured.into()).await;
-            let before = report::cpu_time();
-            for client in clients {
-                client.await.map_err(|error| Failure::error(error.to_string()))?;
-            }
-            Ok::<_, Failure>(report::cpu_time().zip(before).map(|(now, then)| now - then))
-        })
-        .await?;
+    let progress = spawn_local(progress(run.clone()));
+    tokio::time::sleep_until(measured.into()).await;
+    let before = report::cpu_time();
+    for client in clients {
+        client.await.map_err(|error| Failure::error(error.to_string()))?;
+    }
+    let cpu = report::cpu_time().zip(before).map(|(now, then)| now - then);
     progress.abort();
-    let took = Instant::now().saturating_duration_since(measured);
-    let tally = run.tally.borrow();
-    let report = report::Report { run: &run, tally: &tally, took, cpu, targets: &endpoints };
-    session.print(match session.format {
-        Format::Json => report.json(),
-        _ => report.table(),
-    })?;
-    if tally.latencies.is_empty() { Err(Failure::error("no request was answered")) } else { Ok(()) }
+    Ok((run, cpu))
 }
 
 /// The endpoints that get load.
@@ -90,8 +95,8 @@ async fn connect(endpoints: &[String], bench: &Bench) -> Result<Vec<Rc<Connectio
     let mut connections = Vec::new();
     for endpoint in endpoints.iter().cycle().take(wanted.min(bench.clients) as usize) {
         let connection = Connection::new(endpoint).map_err(Failure::arguments)?;
-        connection.open().await.map_err(|error| Failure::error(format!("{endpoint}: {error}")))?;
-        connections.push(Rc::new(connection));
+        connection.start().await.map_err(|error| Failure::error(format!("{endpoint}: {error}")))?;
+        connections.push(connection);
     }
     Ok(connections)
 }

@@ -1,121 +1,137 @@
-//! One HTTP/2 connection, without the queues of a general client.
+//! A connection that is opened again when it breaks.
 
-use std::cell::RefCell;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
 use std::time::Duration;
 
-use http::Uri;
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use proto::etcdserverpb::kv_client::KvClient;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use h2::client::SendRequest;
 use tokio::net::TcpStream;
-use tonic::body::Body;
-use tower::Service;
+use tokio::sync::Notify;
+
+use super::grpc::{self, Heads, Method};
+use super::socket::Gathering;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Between attempts to connect.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
+/// What a server may send before it must wait: a burst of pages of keys.
+const WINDOW_BYTES: u32 = 4 << 20;
 
-/// A connection that can be opened again. Its clients share it.
+/// Its clients share it. All of them run on one thread.
 pub(super) struct Connection {
     address: String,
-    origin: Uri,
-    client: RefCell<Option<KvClient<Sender>>>,
-    opening: tokio::sync::Mutex<()>,
+    heads: Heads,
+    /// Or why there is none. Never borrowed across an await.
+    link: RefCell<Result<Link, String>>,
+    opened: Cell<u64>,
+    /// The link is another one, or the attempt to open it failed.
+    changed: Notify,
+    /// The link is of no use any more.
+    lost: Notify,
+}
+
+/// One opened socket.
+#[derive(Clone)]
+struct Link {
+    sender: SendRequest<Bytes>,
+    /// Counts the links of a connection, so that nobody gives up a later one.
+    number: u64,
 }
 
 impl Connection {
-    pub(super) fn new(endpoint: &str) -> Result<Connection, String> {
+    pub(super) fn new(endpoint: &str) -> Result<Rc<Connection>, String> {
         let address = endpoint.strip_prefix("http://").unwrap_or(endpoint).trim_end_matches('/');
-        let origin = format!("http://{address}").parse();
-        let origin = origin.map_err(|_| format!("endpoint {endpoint:?}: not a host and port"))?;
-        let (client, opening) = (RefCell::new(None), tokio::sync::Mutex::new(()));
-        Ok(Connection { address: address.to_owned(), origin, client, opening })
+        let heads = Heads::new(address);
+        let heads = heads.map_err(|_| format!("endpoint {endpoint:?}: not a host and port"))?;
+        Ok(Rc::new(Connection {
+            address: address.to_owned(),
+            heads,
+            link: RefCell::new(Err("not connected".into())),
+            opened: Cell::new(0),
+            changed: Notify::new(),
+            lost: Notify::new(),
+        }))
     }
 
-    /// The client, connected anew if the connection has ended.
-    pub(super) async fn open(&self) -> Result<KvClient<Sender>, String> {
-        if let Some(client) = self.client.borrow().as_ref() {
-            return Ok(client.clone());
+    /// Opens the connection for the first time, and keeps it open for as long as the tasks of
+    /// this thread's `LocalSet` run.
+    pub(super) async fn start(self: &Rc<Self>) -> Result<(), String> {
+        tokio::task::spawn_local(self.clone().keep());
+        self.link().await.map(drop)
+    }
+
+    /// One call; answers the message that came back.
+    pub(super) async fn call(&self, method: Method, message: Bytes) -> Result<Bytes, String> {
+        let link = self.link().await.map_err(|error| format!("connect: {error}"))?;
+        let Link { mut sender, number } = link;
+        // A fresh copy may send at once: what exceeds the server's limit of streams waits inside.
+        let sent = sender.send_request(self.heads.of(method), false);
+        let sent = sent.and_then(|(response, mut body)| {
+            body.send_data(message, true)?;
+            Ok(response)
+        });
+        match sent {
+            Ok(response) => grpc::answer(response).await,
+            Err(error) => {
+                self.give_up(number);
+                Err(grpc::broken(error))
+            }
         }
-        let _one_at_a_time = self.opening.lock().await;
-        if let Some(client) = self.client.borrow().as_ref() {
-            return Ok(client.clone());
+    }
+
+    /// The link; if there is none, what the next attempt to open it brings.
+    async fn link(&self) -> Result<Link, String> {
+        if let Ok(link) = &*self.link.borrow() {
+            return Ok(link.clone());
         }
-        let attempt = tokio::time::timeout(CONNECT_TIMEOUT, self.connect());
-        let client = attempt.await.map_err(|_| "connecting takes too long".to_owned())??;
-        *self.client.borrow_mut() = Some(client.clone());
-        Ok(client)
+        self.changed.notified().await;
+        self.link.borrow().clone()
     }
 
-    /// The connection broke: the next request opens another.
-    pub(super) fn broken(&self) {
-        *self.client.borrow_mut() = None;
+    async fn keep(self: Rc<Self>) {
+        loop {
+            let attempt = tokio::time::timeout(CONNECT_TIMEOUT, self.open()).await;
+            let attempt = attempt.unwrap_or_else(|_| Err("connecting takes too long".into()));
+            let is_open = attempt.is_ok();
+            *self.link.borrow_mut() = attempt;
+            self.changed.notify_waiters();
+            if is_open {
+                self.lost.notified().await;
+            } else {
+                tokio::time::sleep(RECONNECT_PAUSE).await;
+            }
+        }
     }
 
-    async fn connect(&self) -> Result<KvClient<Sender>, String> {
-        let stream = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
-        let io = TokioIo::new(Gathering(stream));
-        let (sender, driver) = http2::Builder::new(TokioExecutor::new())
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(1 << 20)
-            .handshake(io)
+    async fn open(self: &Rc<Self>) -> Result<Link, String> {
+        let socket = TcpStream::connect(&self.address).await.map_err(|error| error.to_string())?;
+        socket.set_nodelay(true).map_err(|error| error.to_string())?;
+        let (sender, driver) = h2::client::Builder::new()
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .enable_push(false)
+            .handshake(Gathering::new(socket))
             .await
             .map_err(|error| error.to_string())?;
-        // Its end shows in the requests on it.
-        tokio::spawn(driver);
-        Ok(KvClient::with_origin(Sender(sender), self.origin.clone()))
-    }
-}
-
-/// The sending side, as tonic wants it.
-#[derive(Clone)]
-pub(super) struct Sender(SendRequest<Body>);
-
-impl Service<http::Request<Body>> for Sender {
-    type Response = http::Response<hyper::body::Incoming>;
-    type Error = hyper::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, hyper::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
-        self.0.poll_ready(context)
+        let number = self.opened.get() + 1;
+        self.opened.set(number);
+        let connection = self.clone();
+        tokio::task::spawn_local(async move {
+            // How it ended shows in the requests on it.
+            let _ = driver.await;
+            connection.give_up(number);
+        });
+        Ok(Link { sender, number })
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        Box::pin(self.0.send_request(request))
-    }
-}
-
-/// A socket that hides vectored writes. With them, HTTP/2 frames of 256 bytes
-/// and more leave one system call each; without, they are gathered.
-struct Gathering(TcpStream);
-
-impl AsyncRead for Gathering {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Gathering {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
+    /// Nothing more can be sent on this link: another is opened, while what is in flight on the
+    /// old one may still be answered.
+    fn give_up(&self, number: u64) {
+        let is_current = self.link.borrow().as_ref().is_ok_and(|link| link.number == number);
+        if is_current {
+            *self.link.borrow_mut() = Err("connection lost".into());
+            self.lost.notify_one();
+        }
     }
 }

@@ -1,23 +1,26 @@
 //! What a client of the load does.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use prost::Message;
 use proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::sync::Semaphore;
-use tonic::{Code, Status};
+use tokio::time::Sleep;
 
 use super::connection::Connection;
+use super::grpc::{self, Method};
 use super::report::Tally;
 use crate::arguments::{Bench, Load};
 
 /// After which a request counts as failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between attempts to open a broken connection again.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What all clients of a run share. One thread runs them.
 pub(super) struct Run {
@@ -72,6 +75,7 @@ impl Run {
 pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64) {
     let mut chance = Chance(number);
     let value = Bytes::from(chance.bytes(run.bench.value_size as usize));
+    let mut patience = Patience::new();
     while let Some(start) = run.turn().await {
         let number = match run.bench.sequential {
             true => run.issued.get(),
@@ -83,14 +87,42 @@ pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64
             Load::Get => true,
             Load::Mixed => chance.next() % 100 < u64::from(run.bench.reads),
         };
-        let request = send(&run, &connection, read, key, &value);
-        let answer = match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
-            Ok(answer) => answer,
-            Err(_) => Err("no answer in 10 s".to_owned()),
+        let request = pin!(send(&run, &connection, read, key, &value));
+        let answer = match patience.wait(request).await {
+            Some(answer) => answer,
+            None => Err("no answer in 10 s".to_owned()),
         };
         if start >= run.measured {
             run.tally.borrow_mut().record(start.elapsed(), answer);
         }
+    }
+}
+
+/// Ends what takes longer than [`REQUEST_TIMEOUT`]. Its timer is moved when it fires, that is
+/// once in ten seconds, and not for each request.
+struct Patience(Pin<Box<Sleep>>);
+
+impl Patience {
+    fn new() -> Patience {
+        Patience(Box::pin(tokio::time::sleep(REQUEST_TIMEOUT)))
+    }
+
+    async fn wait<T>(&mut self, mut request: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
+        poll_fn(|context| {
+            if let Poll::Ready(answer) = request.as_mut().poll(context) {
+                return Poll::Ready(Some(answer));
+            }
+            // It was set for an earlier request, so it never fires too late.
+            while self.0.as_mut().poll(context).is_ready() {
+                if self.0.deadline() >= deadline {
+                    return Poll::Ready(None);
+                }
+                self.0.as_mut().reset(deadline);
+            }
+            Poll::Pending
+        })
+        .await
     }
 }
 
@@ -102,33 +134,24 @@ async fn send(
     key: Bytes,
     value: &Bytes,
 ) -> Result<Option<i64>, String> {
-    let mut client = match connection.open().await {
-        Ok(client) => client,
-        Err(error) => {
-            tokio::time::sleep(RECONNECT_PAUSE).await;
-            return Err(format!("connect: {error}"));
-        }
-    };
-    let answer = if read {
+    if read {
         let serializable = run.bench.serializable;
         let request = RangeRequest { key, serializable, ..RangeRequest::default() };
-        client.range(request).await.map(|answer| Some(answer.get_ref().count))
+        let answer = connection.call(Method::Range, grpc::frame(&request)).await?;
+        let answer = Found::decode(answer).map_err(|error| error.to_string())?;
+        Ok(Some(answer.count))
     } else {
         let request = PutRequest { key, value: value.clone(), ..PutRequest::default() };
-        client.put(request).await.map(|_| None)
-    };
-    answer.map_err(|status| {
-        if is_broken(&status) {
-            connection.broken();
-        }
-        format!("{:?}: {}", status.code(), status.message())
-    })
+        connection.call(Method::Put, grpc::frame(&request)).await?;
+        Ok(None)
+    }
 }
 
-/// The connection failed, not the server.
-fn is_broken(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
-        && std::error::Error::source(status).is_some()
+/// What of a `RangeResponse` matters here; the rest is skipped, not built.
+#[derive(Clone, PartialEq, Message)]
+struct Found {
+    #[prost(int64, tag = "4")]
+    count: i64,
 }
 
 /// The number's last digits, behind as many zeros as fit.
