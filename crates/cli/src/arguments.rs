@@ -297,6 +297,12 @@ pub enum Load {
     Get,
     /// Both, as --reads says
     Mixed,
+    /// Pages of --limit keys, from a random key on
+    Range,
+    /// Counts of all keys of the key space
+    Count,
+    /// Transactions that compare a random key's revision and put, as Kubernetes updates
+    Txn,
 }
 
 #[derive(Args, Clone, Debug)]
@@ -304,6 +310,7 @@ pub enum Load {
   raft-kv bench put --clients 64 --connections 8 --total 100000
   raft-kv bench get --serializable --duration 30s
   raft-kv bench mixed --reads 80 --rate 2000 -w json
+  raft-kv bench range --limit 500      pages of the keys that `bench put` wrote
 
 At a fixed rate, latency counts from when a request should have started, so that a
 stall is seen by all the requests that it held up.")]
@@ -341,7 +348,10 @@ pub struct Bench {
     /// Percentage of gets in a mixed load
     #[arg(long, default_value_t = 80, value_parser = clap::value_parser!(u8).range(0..=100))]
     pub(crate) reads: u8,
-    /// Gets of what the asked member has
+    /// Keys of a page in a load of ranges
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(i64).range(1..))]
+    pub(crate) limit: i64,
+    /// Reads of what the asked member has
     #[arg(long)]
     pub(crate) serializable: bool,
     /// Time before anything is counted

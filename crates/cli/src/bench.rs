@@ -4,6 +4,7 @@ mod connection;
 mod grpc;
 mod load;
 mod report;
+mod requests;
 mod socket;
 
 use std::cell::RefCell;

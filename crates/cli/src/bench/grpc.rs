@@ -16,22 +16,23 @@ const PREFIX_BYTES: usize = 5;
 pub(super) enum Method {
     Range,
     Put,
+    Txn,
 }
 
 /// The requests to one server but for their messages; a call sends a copy.
-pub(super) struct Heads([Request<()>; 2]);
+pub(super) struct Heads([Request<()>; 3]);
 
 impl Heads {
     /// `authority` is a host and a port.
     pub(super) fn new(authority: &str) -> Result<Heads, http::Error> {
         // In the order of `Method`.
-        let [range, put] = ["Range", "Put"].map(|name| {
+        let [range, put, txn] = ["Range", "Put", "Txn"].map(|name| {
             Request::post(format!("http://{authority}/etcdserverpb.KV/{name}"))
                 .header(http::header::TE, "trailers")
                 .header(http::header::CONTENT_TYPE, "application/grpc")
                 .body(())
         });
-        Ok(Heads([range?, put?]))
+        Ok(Heads([range?, put?, txn?]))
     }
 
     pub(super) fn of(&self, method: Method) -> Request<()> {

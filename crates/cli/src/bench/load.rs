@@ -8,16 +8,13 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use prost::Message;
-use proto::etcdserverpb::{PutRequest, RangeRequest};
 use tokio::sync::Semaphore;
 use tokio::time::Sleep;
 
 use super::connection::Connection;
-use super::grpc::{self, Method};
 use super::report::Tally;
-use crate::arguments::{Bench, Load};
+use super::requests::{self, Requests};
+use crate::arguments::Bench;
 
 /// After which a request counts as failed.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,23 +70,14 @@ impl Run {
 }
 
 pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64) {
-    let mut chance = Chance(number);
-    let value = Bytes::from(chance.bytes(run.bench.value_size as usize));
+    let mut requests = Requests::new(&run.bench, number);
     let mut patience = Patience::new();
     while let Some(start) = run.turn().await {
-        let number = match run.bench.sequential {
-            true => run.issued.get(),
-            false => chance.next(),
-        };
-        let key = key(number % run.bench.key_space, run.bench.key_size as usize);
-        let read = match run.bench.load {
-            Load::Put => false,
-            Load::Get => true,
-            Load::Mixed => chance.next() % 100 < u64::from(run.bench.reads),
-        };
-        let request = pin!(send(&run, &connection, read, key, &value));
-        let answer = match patience.wait(request).await {
-            Some(answer) => answer,
+        let request = requests.next(run.issued.get());
+        let method = request.method();
+        let call = pin!(connection.call(method, request.frame()));
+        let answer = match patience.wait(call).await {
+            Some(answer) => answer.and_then(|message| requests::read(method, message)),
             None => Err("no answer in 10 s".to_owned()),
         };
         if start >= run.measured {
@@ -126,67 +114,9 @@ impl Patience {
     }
 }
 
-/// Answers how many keys a read found.
-async fn send(
-    run: &Run,
-    connection: &Connection,
-    read: bool,
-    key: Bytes,
-    value: &Bytes,
-) -> Result<Option<i64>, String> {
-    if read {
-        let serializable = run.bench.serializable;
-        let request = RangeRequest { key, serializable, ..RangeRequest::default() };
-        let answer = connection.call(Method::Range, grpc::frame(&request)).await?;
-        let answer = Found::decode(answer).map_err(|error| error.to_string())?;
-        Ok(Some(answer.count))
-    } else {
-        let request = PutRequest { key, value: value.clone(), ..PutRequest::default() };
-        connection.call(Method::Put, grpc::frame(&request)).await?;
-        Ok(None)
-    }
-}
-
-/// What of a `RangeResponse` matters here; the rest is skipped, not built.
-#[derive(Clone, PartialEq, Message)]
-struct Found {
-    #[prost(int64, tag = "4")]
-    count: i64,
-}
-
-/// The number's last digits, behind as many zeros as fit.
-fn key(number: u64, size: usize) -> Bytes {
-    let mut text = format!("{number:0size$}").into_bytes();
-    Bytes::from(text.split_off(text.len() - size))
-}
-
-/// SplitMix64: the same load whenever the flags are the same.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0.rotate_left(32) ^ self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(len).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn keys_have_the_size_that_was_asked_for() {
-        assert_eq!(key(42, 8), "00000042");
-        assert_eq!(key(0, 1), "0");
-        assert_eq!(key(12345, 3), "345");
-    }
 
     #[test]
     fn a_fixed_rate_neither_drifts_nor_overflows() {

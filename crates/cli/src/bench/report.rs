@@ -15,7 +15,7 @@ pub(super) struct Tally {
     pub(super) latencies: Histogram<u64>,
     /// By code and text.
     pub(super) errors: BTreeMap<String, u64>,
-    /// Reads that were answered, and those of them that found their key.
+    /// Reads that were answered, and those of them that found a key.
     reads: u64,
     found: u64,
 }
@@ -56,6 +56,9 @@ impl Report<'_> {
             Load::Put => "put",
             Load::Get => "get",
             Load::Mixed => "mixed",
+            Load::Range => "range",
+            Load::Count => "count",
+            Load::Txn => "txn",
         }
     }
 
