@@ -30,10 +30,18 @@ pub(crate) async fn run(session: &Session, bench: Bench) -> Result<(), Failure> 
     }
     let endpoints = targets(session, &bench).await?;
     let local = tokio::task::LocalSet::new();
-    let (run, cpu) = local.run_until(drive(&endpoints, bench)).await?;
-    let took = Instant::now().saturating_duration_since(run.measured);
+    let connections = local.run_until(connect(&endpoints, &bench)).await?;
+    let (run, cpu) = local.run_until(drive(&connections, bench)).await?;
+    let end = Instant::now();
     let tally = run.tally.borrow();
-    let report = report::Report { run: &run, tally: &tally, took, cpu, targets: &endpoints };
+    let report = report::Report {
+        run: &run,
+        tally: &tally,
+        end,
+        cpu,
+        targets: &endpoints,
+        connections: connections.len(),
+    };
     session.print(match session.format {
         Format::Json => report.json(),
         _ => report.table(),
@@ -42,8 +50,10 @@ pub(crate) async fn run(session: &Session, bench: Bench) -> Result<(), Failure> 
 }
 
 /// Runs the load to its end, and answers the CPU time that the measured part took.
-async fn drive(endpoints: &[String], bench: Bench) -> Result<(Rc<Run>, Option<Duration>), Failure> {
-    let connections = connect(endpoints, &bench).await?;
+async fn drive(
+    connections: &[Rc<Connection>],
+    bench: Bench,
+) -> Result<(Rc<Run>, Duration), Failure> {
     let start = Instant::now();
     let measured = start + bench.warm_up;
     // Without --total, ten seconds.
@@ -53,7 +63,7 @@ async fn drive(endpoints: &[String], bench: Bench) -> Result<(Rc<Run>, Option<Du
         start,
         measured,
         end: duration.map(|duration| measured + duration),
-        tally: RefCell::new(Tally::new()),
+        tally: RefCell::new(Tally::new(measured)),
         issued: 0.into(),
         recorded: 0.into(),
         bench,
@@ -70,7 +80,7 @@ async fn drive(endpoints: &[String], bench: Bench) -> Result<(Rc<Run>, Option<Du
     for client in clients {
         client.await.map_err(|error| Failure::error(error.to_string()))?;
     }
-    let cpu = report::cpu_time().zip(before).map(|(now, then)| now - then);
+    let cpu = report::cpu_time() - before;
     progress.abort();
     Ok((run, cpu))
 }

@@ -41,38 +41,49 @@ pub(super) fn due(start: Instant, n: u64, rate: u32) -> Instant {
     start + Duration::new(seconds, 0) + Duration::from_nanos(rest * 1_000_000_000 / u64::from(rate))
 }
 
+/// A request's time has come.
+pub(super) struct Turn {
+    /// When it should start, which is when its latency counts from.
+    pub(super) due: Instant,
+    /// When it did.
+    pub(super) begun: Instant,
+}
+
 impl Run {
-    /// Waits for a request's turn and answers when it starts; `None` at the end.
-    async fn turn(&self) -> Option<Instant> {
-        let start = match &self.permits {
+    /// Waits for a request's turn; `None` at the end.
+    async fn turn(&self) -> Option<Turn> {
+        let turn = match &self.permits {
             None => {
+                let now = Instant::now();
                 self.issued.set(self.issued.get() + 1);
-                Instant::now()
+                Turn { due: now, begun: now }
             }
             Some((permits, rate)) => {
                 permits.acquire().await.ok()?.forget();
                 let n = self.issued.replace(self.issued.get() + 1);
-                due(self.start, n, *rate)
+                Turn { due: due(self.start, n, *rate), begun: Instant::now() }
             }
         };
-        if self.end.is_some_and(|end| start >= end) {
+        if self.is_over(turn.due) {
             return None;
         }
-        if start >= self.measured {
-            let recorded = self.recorded.get();
-            if self.bench.total.is_some_and(|total| recorded >= total) {
-                return None;
-            }
-            self.recorded.set(recorded + 1);
+        if turn.due >= self.measured {
+            self.recorded.set(self.recorded.get() + 1);
         }
-        Some(start)
+        Some(turn)
+    }
+
+    /// Whether nothing that is due at this time is sent any more.
+    fn is_over(&self, due: Instant) -> bool {
+        self.end.is_some_and(|end| due >= end)
+            || self.bench.total.is_some_and(|total| self.recorded.get() >= total)
     }
 }
 
 pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64) {
     let mut requests = Requests::new(&run.bench, number);
     let mut patience = Patience::new();
-    while let Some(start) = run.turn().await {
+    while let Some(turn) = run.turn().await {
         let request = requests.next(run.issued.get());
         let method = request.method();
         let call = pin!(connection.call(method, request.frame()));
@@ -80,8 +91,8 @@ pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64
             Some(answer) => answer.and_then(|message| requests::read(method, message)),
             None => Err("no answer in 10 s".to_owned()),
         };
-        if start >= run.measured {
-            run.tally.borrow_mut().record(start.elapsed(), answer);
+        if turn.due >= run.measured {
+            run.tally.borrow_mut().record(&turn, Instant::now(), answer);
         }
     }
 }
