@@ -65,6 +65,10 @@ impl Run {
             }
         };
         if self.is_over(turn.due) {
+            // At a low rate, the others' permits would take their time.
+            if let Some((permits, _)) = &self.permits {
+                permits.close();
+            }
             return None;
         }
         if turn.due >= self.measured {
