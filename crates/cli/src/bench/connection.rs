@@ -135,3 +135,62 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+    use tokio::task::{LocalSet, spawn_local};
+
+    /// Serves one link: answers so many calls with an empty message, and then breaks it.
+    async fn serve(listener: &TcpListener, calls: usize) {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut link = h2::server::handshake(socket).await.unwrap();
+        for _ in 0..calls {
+            let (_, mut respond) = link.accept().await.unwrap().unwrap();
+            let head = http::Response::new(());
+            let mut body = respond.send_response(head, false).unwrap();
+            body.send_data(Bytes::from_static(&[0; 5]), false).unwrap();
+            let status = ("grpc-status".parse().unwrap(), "0".parse().unwrap());
+            body.send_trailers([status].into_iter().collect()).unwrap();
+        }
+        // Sends the answers, and drops the link once it has a request more.
+        link.accept().await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_break_fails_what_is_in_flight_and_nothing_after() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = listener.local_addr().unwrap().to_string();
+            let connection = Connection::new(&endpoint).unwrap();
+            let server = spawn_local(async move {
+                serve(&listener, 2).await;
+                serve(&listener, 1).await;
+            });
+            connection.start().await.unwrap();
+            let call = || connection.call(Method::Put, Bytes::from_static(&[0; 5]));
+            assert_eq!(call().await, Ok(Bytes::new()));
+            assert_eq!(call().await, Ok(Bytes::new()));
+            assert!(call().await.unwrap_err().starts_with("connection: "));
+            assert_eq!(call().await, Ok(Bytes::new()));
+            assert!(call().await.unwrap_err().starts_with("connection: "));
+            server.await.unwrap();
+        });
+    }
+
+    #[test]
+    fn nobody_listening_is_told_to_all_who_wait() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, async {
+            // Port 1 is nobody's.
+            let connection = Connection::new("http://127.0.0.1:1").unwrap();
+            assert!(connection.start().await.is_err());
+            let call = || connection.call(Method::Put, Bytes::new());
+            let (one, other) = tokio::join!(call(), call());
+            assert!(one.unwrap_err().starts_with("connect: "));
+            assert!(other.unwrap_err().starts_with("connect: "));
+        });
+    }
+}

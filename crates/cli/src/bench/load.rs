@@ -86,7 +86,7 @@ impl Run {
 
 pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64) {
     let mut requests = Requests::new(&run.bench, number);
-    let mut patience = Patience::new();
+    let mut patience = Patience::new(REQUEST_TIMEOUT);
     while let Some(turn) = run.turn().await {
         let request = requests.next(run.issued.get());
         let method = request.method();
@@ -101,27 +101,30 @@ pub(super) async fn client(run: Rc<Run>, connection: Rc<Connection>, number: u64
     }
 }
 
-/// Ends what takes longer than [`REQUEST_TIMEOUT`]. Its timer is moved when it fires, that is
-/// once in ten seconds, and not for each request.
-struct Patience(Pin<Box<Sleep>>);
+/// Ends what takes too long. Its timer is moved when it fires, not for each request.
+struct Patience {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+}
 
 impl Patience {
-    fn new() -> Patience {
-        Patience(Box::pin(tokio::time::sleep(REQUEST_TIMEOUT)))
+    fn new(limit: Duration) -> Patience {
+        Patience { limit, timer: Box::pin(tokio::time::sleep(limit)) }
     }
 
+    /// What the request brings; `None` if it takes too long.
     async fn wait<T>(&mut self, mut request: Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        let deadline = tokio::time::Instant::now() + REQUEST_TIMEOUT;
+        let deadline = tokio::time::Instant::now() + self.limit;
         poll_fn(|context| {
             if let Poll::Ready(answer) = request.as_mut().poll(context) {
                 return Poll::Ready(Some(answer));
             }
             // It was set for an earlier request, so it never fires too late.
-            while self.0.as_mut().poll(context).is_ready() {
-                if self.0.deadline() >= deadline {
+            while self.timer.as_mut().poll(context).is_ready() {
+                if self.timer.deadline() >= deadline {
                     return Poll::Ready(None);
                 }
-                self.0.as_mut().reset(deadline);
+                self.timer.as_mut().reset(deadline);
             }
             Poll::Pending
         })
@@ -140,5 +143,23 @@ mod tests {
         assert_eq!(due(start, 1, 2000), start + Duration::from_micros(500));
         let hour = 3600 * 1_000_000;
         assert_eq!(due(start, hour, 1_000_000), start + Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_request_is_given_its_full_time_and_no_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let limit = Duration::from_millis(60);
+            let mut patience = Patience::new(limit);
+            // The timer was set when this began, and must not end the second of them.
+            for _ in 0..2 {
+                let slow = pin!(tokio::time::sleep(Duration::from_millis(40)));
+                assert_eq!(patience.wait(slow).await, Some(()));
+            }
+            let start = Instant::now();
+            assert_eq!(patience.wait(pin!(std::future::pending::<()>())).await, None);
+            assert!(start.elapsed() >= limit);
+            assert_eq!(patience.wait(pin!(async { 7 })).await, Some(7));
+        });
     }
 }
