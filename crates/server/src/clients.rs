@@ -1,9 +1,14 @@
 //! Connections of clients: each is accepted once and stays on one thread.
 
 use crate::api::Member;
+use crate::config::Config;
+use crate::http_pages;
+use crate::http2::{self, Terms};
 use crate::socket::Coalescing;
-use crate::{http_pages, http2};
-use http::Request;
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, Request, header};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -85,11 +90,41 @@ async fn connection(member: Arc<Member>, socket: TcpStream, stop: watch::Receive
     }
     let mut socket = Coalescing::new(socket);
     match tokio::time::timeout(FIRST_WORDS_PATIENCE, socket.announces_http2()).await {
-        Ok(Ok(true)) => http2::serve(member, socket, stop).await,
+        Ok(Ok(true)) => {
+            let take = |request, respond| take(&member, request, respond);
+            http2::serve(socket, terms(&member.config), stop, take).await;
+        }
         Ok(Ok(false)) => serve_http1(member, socket, stop).await,
         Ok(Err(error)) => debug!(%error, "a client's connection ended at once"),
         Err(_) => debug!("a client connected and said nothing"),
     }
+}
+
+fn terms(config: &Config) -> Terms {
+    Terms {
+        streams_max: config.streams_max,
+        keepalive_interval: config.keepalive_interval,
+        keepalive_timeout: config.keepalive_timeout,
+    }
+}
+
+/// A call is for the member, anything else may be a page.
+fn take(member: &Arc<Member>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+    if is_call(request.headers()) {
+        return member.take(request, respond);
+    }
+    let member = Arc::clone(member);
+    tokio::spawn(async move {
+        let (head, page) = http_pages::answer(&member, &request).await.into_parts();
+        if let Ok(mut stream) = respond.send_response(http::Response::from_parts(head, ()), false) {
+            let _ = stream.send_data(page, true);
+        }
+    });
+}
+
+fn is_call(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Pages; a connection lives until it ends, or until the member stops: then what is under way is

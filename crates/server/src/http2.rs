@@ -1,15 +1,12 @@
 //! A client's connection over HTTP/2: takes what it asks, sends what is answered.
 
-use crate::api::Member;
-use crate::http_pages;
 use crate::socket::Coalescing;
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
-use http::{HeaderMap, Request, header};
+use http::Request;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -28,17 +25,29 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(30);
 /// Longer settings mean the same, and clocks can be added to.
 const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 
+/// What a connection may do, and how long it may be silent.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// Requests at once.
+    pub streams_max: u32,
+    /// A client that asks nothing for so long is pinged.
+    pub keepalive_interval: Duration,
+    /// And given up if it does not answer within this time.
+    pub keepalive_timeout: Duration,
+}
+
 type Asked = (Request<RecvStream>, SendResponse<Bytes>);
 
-/// Serves a connection until it ends, or until the member stops: then what is under way is
-/// finished and nothing new accepted.
+/// Serves a connection until it ends, or until `stop` turns true: then what is under way is
+/// finished and nothing new accepted. Each request is taken by `take`, which does not wait.
 pub async fn serve(
-    member: Arc<Member>,
     socket: Coalescing<TcpStream>,
+    terms: Terms,
     mut stop: watch::Receiver<bool>,
+    take: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
 ) {
     let greeting = Builder::new()
-        .max_concurrent_streams(member.config.streams_max)
+        .max_concurrent_streams(terms.streams_max)
         .max_header_list_size(HEADER_BYTES_MAX)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -50,7 +59,7 @@ pub async fn serve(
     };
     let mut stopping = pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
     let mut told = false;
-    let mut pulse = Pulse::new(&mut connection, &member);
+    let mut pulse = Pulse::new(&mut connection, terms);
     let mut asked = Vec::new();
     loop {
         let more = poll_fn(|context| {
@@ -69,7 +78,7 @@ pub async fn serve(
         }
         // All that came in together before the first answer: then the answers leave together too.
         for (request, respond) in asked.drain(..) {
-            take(&member, request, respond);
+            take(request, respond);
         }
         if !more {
             return;
@@ -97,25 +106,6 @@ fn poll_all(
     }
 }
 
-/// A call is for the member, anything else may be a page.
-fn take(member: &Arc<Member>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
-    if is_call(request.headers()) {
-        return member.take(request, respond);
-    }
-    let member = Arc::clone(member);
-    tokio::spawn(async move {
-        let (head, page) = http_pages::answer(&member, &request).await.into_parts();
-        if let Ok(mut stream) = respond.send_response(http::Response::from_parts(head, ()), false) {
-            let _ = stream.send_data(page, true);
-        }
-    });
-}
-
-fn is_call(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
-}
-
 /// Finds out whether a client that asks nothing is still there.
 struct Pulse {
     pings: PingPong,
@@ -127,12 +117,12 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn new(connection: &mut Connection<Coalescing<TcpStream>, Bytes>, member: &Member) -> Pulse {
-        let interval = member.config.keepalive_interval.min(INTERVAL_MAX);
+    fn new(connection: &mut Connection<Coalescing<TcpStream>, Bytes>, terms: Terms) -> Pulse {
+        let interval = terms.keepalive_interval.min(INTERVAL_MAX);
         Pulse {
             pings: connection.ping_pong().expect("it is asked for once"),
             interval,
-            patience: member.config.keepalive_timeout.min(INTERVAL_MAX),
+            patience: terms.keepalive_timeout.min(INTERVAL_MAX),
             due: Box::pin(tokio::time::sleep(interval)),
             waiting: false,
         }

@@ -42,6 +42,7 @@ pub mod identity;
 mod logging;
 mod member;
 mod node_thread;
+pub mod null;
 mod socket;
 mod texts;
 mod transport;
