@@ -133,23 +133,33 @@ fn target() -> Outcome<PathBuf> {
     Ok(this.ancestors().nth(2).unwrap_or(Path::new(".")).to_owned())
 }
 
+/// Part by part. What fails in one is told, and the others are measured still.
 fn measure(ground: &Ground, extent: &Extent, chosen: &Chosen, findings: &mut Findings) -> Outcome {
+    let mut failed = Ok(());
+    let mut then = |done: Outcome| {
+        interrupt::check()?;
+        if let Err(trouble) = done {
+            report::text::note(&trouble.to_string());
+            failed = Err(trouble);
+        }
+        Ok(())
+    };
     if chosen.has("limits") {
-        limits(ground, extent, findings)?;
+        then(limits(ground, extent, findings))?;
     }
     if !chosen.rows.is_empty() {
-        rows(ground, extent, &chosen.rows, findings)?;
+        then(rows(ground, extent, &chosen.rows, findings))?;
     }
     if chosen.has("values") {
-        growth::values(ground, extent, findings)?;
+        then(growth::values(ground, extent, findings))?;
     }
     if chosen.has("failover") {
-        failover::measure(ground, extent.failover_rounds, findings)?;
+        then(failover::measure(ground, extent.failover_rounds, findings))?;
     }
     if chosen.has("keys") {
-        growth::keys(ground, extent, findings)?;
+        then(growth::keys(ground, extent, findings))?;
     }
-    Ok(())
+    failed
 }
 
 fn limits(ground: &Ground, extent: &Extent, findings: &mut Findings) -> Outcome {

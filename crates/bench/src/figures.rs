@@ -17,7 +17,7 @@ pub fn count(number: f64) -> String {
 /// Three digits that count: `0.0123`, `4.56`, `78.9`, `1,234`.
 pub fn short(number: f64) -> String {
     match number.abs() {
-        size if size == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         size if size >= 99.95 => count(number),
         size if size >= 9.995 => format!("{number:.1}"),
         size if size >= 0.9995 => format!("{number:.2}"),
@@ -52,6 +52,15 @@ pub fn ratio(ours: f64, theirs: f64) -> String {
     if ratio.is_finite() && ours > 0.0 { format!("{}×", short(ratio)) } else { "–".to_owned() }
 }
 
+/// A round number without the zeros that say nothing: `10.0 ms` becomes `10 ms`.
+pub fn trimmed(text: &str) -> String {
+    let (number, unit) = text.find(' ').map_or((text, ""), |at| text.split_at(at));
+    let is_fraction = number.contains('.') && !number.contains('e');
+    let number =
+        if is_fraction { number.trim_end_matches('0').trim_end_matches('.') } else { number };
+    format!("{number}{unit}")
+}
+
 /// A round number in words: `10 thousand`.
 pub fn round(number: u64) -> String {
     match number {
@@ -66,6 +75,14 @@ pub fn round(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn round_numbers_are_short() {
+        assert_eq!(trimmed("10.0 ms"), "10 ms");
+        assert_eq!(trimmed("0.200"), "0.2");
+        assert_eq!(trimmed("200,000"), "200,000");
+        assert_eq!(trimmed("1.0e-4"), "1.0e-4");
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -18,7 +18,7 @@ const KINDS: [Kind; 4] = [Kind::Get, Kind::Range, Kind::Count, Kind::Put];
 const CLIENTS: u32 = 16;
 /// Keys are written by so many at once, at least so many a second.
 const FILL_CLIENTS: u32 = 256;
-const FILL_PER_SECOND_MIN: u64 = 1000;
+const FILL_PER_SECOND_MIN: u64 = 3000;
 /// Before memory is read: what was written last is being cleared away.
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// Values from this size on are written a number of times instead of for a time: in memory, every

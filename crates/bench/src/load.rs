@@ -63,11 +63,6 @@ impl Kind {
         }
     }
 
-    /// Whether it writes.
-    pub fn writes(self) -> bool {
-        matches!(self, Kind::Put | Kind::Txn | Kind::Mixed)
-    }
-
     fn words(self) -> &'static [&'static str] {
         match self {
             Kind::Put => &["put"],

@@ -150,8 +150,11 @@ mod tests {
         let old = "254 0 vda 1 2 3 4 5 6 7 8 9 10 11\n";
         let new = " 254 1 vda1 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n \
                    254 0 vda 962 54 387 17 1443 240 1562 744 0 211 2520 131 24 113 297 526 413\n";
-        let written =
-            |writes, sectors, flushes| Device { writes, bytes_written: sectors * 512, flushes };
+        let written = |writes, sectors: u64, flushes| Device {
+            writes,
+            bytes_written: sectors * 512,
+            flushes,
+        };
         assert_eq!(device(new, "vda"), Some(written(1443, 1562, 526)));
         assert_eq!(device(old, "vda"), Some(written(5, 7, 0)));
         assert_eq!(device(new, "vd"), None);

@@ -15,8 +15,6 @@ const CLIENTS: [u32; 5] = [1, 16, 64, 256, 1000];
 /// A fixed rate that both can keep up with, and how many may be in flight meanwhile.
 const RATE: u32 = 2000;
 const RATE_CLIENTS: u32 = 256;
-/// Foreign processes that use more than so many cores make a row noisy.
-pub const FOREIGN_CORES_MAX: f64 = 0.15;
 
 /// Where the connections go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +114,7 @@ impl Measured {
     }
 
     pub fn is_noisy(&self) -> bool {
-        self.cost.foreign_cores + self.cost.stolen_cores > FOREIGN_CORES_MAX
+        self.cost.is_noisy()
     }
 }
 

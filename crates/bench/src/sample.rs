@@ -13,6 +13,8 @@ use crate::trouble::{OrTrouble, Outcome, Trouble};
 const TICK_NANOS: u64 = 10_000_000;
 /// By how much ticks may differ from nanoseconds: one tick each of user and system time.
 const TICK_SLACK_NANOS: u64 = 2 * TICK_NANOS;
+/// Foreign processes that use more than so many cores make a measurement noisy.
+const FOREIGN_CORES_MAX: f64 = 0.15;
 /// The kernel's threads are children of this process.
 const KERNEL_PARENT: u32 = 2;
 
@@ -132,6 +134,13 @@ pub struct Cost {
     pub beside_cores: f64,
     /// What the disk did, for whomever.
     pub device: Option<Device>,
+}
+
+impl Cost {
+    /// Whether others used so much of the machine that the figures suffer.
+    pub fn is_noisy(&self) -> bool {
+        self.foreign_cores + self.stolen_cores > FOREIGN_CORES_MAX
+    }
 }
 
 impl Process {

@@ -221,9 +221,9 @@ fn order(inbox: &Receiver<Mail>, followers: &mut [TcpStream], disk: &Sender<Byte
             disk.send(batch).or_trouble("the disk")?;
         }
         let mut answers = vec![0_u32; clients.len()];
-        while let Some((client, _, count)) =
-            waiting.pop_front_if(|(_, at, _)| *at <= committed(&durable))
-        {
+        let committed = committed(&durable);
+        let done = waiting.partition_point(|(_, last, _)| *last <= committed);
+        for (client, _, count) in waiting.drain(..done) {
             answers[client] += count;
         }
         for (client, count) in clients.iter_mut().zip(answers).filter(|(_, count)| *count > 0) {

@@ -34,6 +34,12 @@ pub struct Commits {
     pub cost: Cost,
 }
 
+impl Commits {
+    pub fn is_noisy(&self) -> bool {
+        self.cost.is_noisy()
+    }
+}
+
 pub fn measure(ground: &Ground, in_flight: usize, time: Duration) -> Outcome<Commits> {
     interrupt::check()?;
     let device = ground.device.as_deref();

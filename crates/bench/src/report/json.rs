@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::cluster::System;
-use crate::findings::{AtKeys, Findings, Found, Round};
+use crate::findings::{AtKeys, Findings, Found, Round, of};
 use crate::limits::bare_log_load::Commits;
 use crate::limits::disk::Syncs;
 use crate::row::{Measured, Row};
@@ -42,6 +42,7 @@ impl<T: Into<Value>> FromIterator<(&'static str, T)> for Object<T> {
 }
 
 fn of_row(row: &Row, found: &Found<Measured>) -> Value {
+    let of_system = |system| of(found, system).map(measured);
     json!({
         "name": row.name(),
         "load": row.load.kind.name(),
@@ -49,7 +50,18 @@ fn of_row(row: &Row, found: &Found<Measured>) -> Value {
         "rate": row.load.rate,
         "target": format!("{:?}", row.target).to_lowercase(),
         "systems": systems(found, measured),
+        "raft_kv_by_etcd": ratios(of_system(System::RaftKv), of_system(System::Etcd)),
     })
+}
+
+/// Ours by theirs, of every number that both have.
+fn ratios(ours: Option<Value>, theirs: Option<Value>) -> Value {
+    let (Some(Value::Object(ours)), Some(theirs)) = (ours, theirs) else { return Value::Null };
+    let ratio = |(name, ours): (String, Value)| {
+        let ratio = ours.as_f64()? / theirs[&name].as_f64()?;
+        ratio.is_finite().then(|| (name, ratio.into()))
+    };
+    Value::Object(ours.into_iter().filter_map(ratio).collect())
 }
 
 fn systems<T>(found: &Found<T>, show: fn(&T) -> Value) -> Value {
