@@ -225,7 +225,7 @@ impl Member {
         let Some(status) = process.try_wait().or_trouble(&self.command[0])? else { return Ok(()) };
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
-        Err(Trouble(format!("{} ended ({status}): {last}", self.command.join(" "))))
+        Err(Trouble(format!("{} ended ({status}): {last}", self.command[0])))
     }
 }
 

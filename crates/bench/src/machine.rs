@@ -37,9 +37,9 @@ impl Machine {
     }
 }
 
-/// Refuses a directory that is on no disk.
+/// Refuses a directory, there already or not, that is on no disk.
 pub fn is_on_disk(directory: &Path) -> Outcome {
-    match file_system(directory) {
+    match directory.ancestors().find_map(file_system) {
         Some(name) if IN_MEMORY.contains(&&*name) => {
             let path = directory.display();
             Err(Trouble(format!(

@@ -53,13 +53,12 @@ pub fn field(text: &str, name: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// What all processors did, in /proc/stat: hundredths of a second.
+/// What all processors did, in /proc/stat: hundredths of a second. Interrupts are left out: whether
+/// they count for the thread that they interrupt depends on how the kernel was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Processors {
     /// In processes and kernel threads.
     pub busy: u64,
-    /// Answering interrupts, for whomever.
-    pub interrupts: u64,
     /// Taken away by the host of a virtual machine.
     pub stolen: u64,
 }
@@ -68,8 +67,8 @@ pub fn processors(stat: &str) -> Option<Processors> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let fields: Vec<u64> = line.split_whitespace().map_while(|field| field.parse().ok()).collect();
     // user nice system idle iowait irq softirq steal
-    let [user, nice, system, _, _, irq, softirq, stolen, ..] = fields[..] else { return None };
-    Some(Processors { busy: user + nice + system, interrupts: irq + softirq, stolen })
+    let [user, nice, system, _, _, _, _, stolen, ..] = fields[..] else { return None };
+    Some(Processors { busy: user + nice + system, stolen })
 }
 
 /// What a block device did since the system started.
@@ -142,7 +141,7 @@ mod tests {
     fn idle_processors_are_not_busy() {
         let stat = "cpu  100 20 30 9000 800 4 6 9 0 0\ncpu0 1 2 3 4 5 6 7 8 9 10\n";
         let processors = processors(stat).unwrap();
-        assert_eq!(processors, Processors { busy: 150, interrupts: 10, stolen: 9 });
+        assert_eq!(processors, Processors { busy: 150, stolen: 9 });
     }
 
     #[test]

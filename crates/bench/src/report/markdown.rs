@@ -3,7 +3,7 @@
 use super::plots;
 use super::text::quantile_of;
 use crate::cluster::System;
-use crate::compare::{BOTH, noisy};
+use crate::compare::{BOTH, noise};
 use crate::figures::{bytes, count, micros, ratio, round as rounded, short};
 use crate::findings::{Findings, Found, Round, of};
 use crate::load::Kind;
@@ -148,7 +148,7 @@ fn label(row: &Row) -> String {
 
 fn remarks(found: &Found<Measured>) -> String {
     let mut remarks = Vec::new();
-    if let Some(cores) = noisy(found.iter().filter_map(|(_, one)| one.as_ref().ok())) {
+    if let Some(cores) = noise(found) {
         remarks.push(format!("**noisy** ({} cores)", short(cores)));
     }
     for (system, one) in found {

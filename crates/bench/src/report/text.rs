@@ -1,7 +1,7 @@
 //! The table on the terminal, line by line while it goes.
 
 use crate::cluster::System;
-use crate::compare::noisy;
+use crate::compare::noise;
 use crate::figures::{bytes, count, micros, ratio, round as rounded, short};
 use crate::findings::{AtKeys, Findings, Found, Round, of};
 use crate::machine::Machine;
@@ -81,7 +81,7 @@ fn remarks(found: &Found<Measured>) -> String {
         let rate = empty.answer.per_second;
         text += &format!("  empty {}/s ({})", count(rate), ratio(ours.answer.per_second, rate));
     }
-    if let Some(cores) = noisy(found.iter().filter_map(|(_, one)| one.as_ref().ok())) {
+    if let Some(cores) = noise(found) {
         text += &format!("  noisy ({} cores)", short(cores));
     }
     for (system, one) in found {
