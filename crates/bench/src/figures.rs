@@ -72,6 +72,11 @@ pub fn round(number: u64) -> String {
     }
 }
 
+/// The same for a narrow place: `10 k`, `5 M`.
+pub fn brief(number: u64) -> String {
+    round(number).replace("thousand", "k").replace("million", "M")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,8 @@ use crate::trouble::Outcome;
 /// What is asked of a system with many keys.
 const KINDS: [Kind; 4] = [Kind::Get, Kind::Range, Kind::Count, Kind::Put];
 const CLIENTS: u32 = 16;
+/// Of ranges and counts, which may take a second of CPU each.
+const FEW_CLIENTS: u32 = 4;
 /// Keys are written by so many at once, at least so many a second.
 const FILL_CLIENTS: u32 = 256;
 const FILL_PER_SECOND_MIN: u64 = 3000;
@@ -55,7 +57,9 @@ fn at_keys(ground: &Ground, extent: &Extent, system: System, keys: u64) -> Outco
     let full = resident(&cluster)?;
     let mut loads = Vec::new();
     for kind in KINDS {
-        let load = Load { keys, ..Load::new(kind, CLIENTS) };
+        let is_dear = matches!(kind, Kind::Range | Kind::Count);
+        let clients = if is_dear { FEW_CLIENTS } else { CLIENTS };
+        let load = Load { keys, ..Load::new(kind, clients) };
         let row = Row { load, target: Target::Spread };
         match kept(row::measure(ground, &row, &mut cluster, &[], extent.keys_windows))? {
             Ok(measured) => loads.push((kind, measured)),

@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use super::{histogram, micros};
 use crate::cluster::Ground;
 use crate::interrupt;
+use crate::sample::Sample;
 use crate::trouble::{OrTrouble, Outcome, Trouble};
 
 /// What is overwritten at a time, and the file around it.
@@ -24,6 +25,7 @@ pub struct Syncs {
     /// Microseconds.
     pub p50: u64,
     pub p99: u64,
+    pub is_noisy: bool,
 }
 
 pub fn measure(ground: &Ground, writers: usize, time: Duration) -> Outcome<Syncs> {
@@ -32,6 +34,7 @@ pub fn measure(ground: &Ground, writers: usize, time: Duration) -> Outcome<Syncs
     let files = (0..writers)
         .map(|n| prepared(&folder.path().join(n.to_string())))
         .collect::<Outcome<Vec<File>>>()?;
+    let before = Sample::take(&[], &[], None)?;
     let start = Instant::now();
     let found = std::thread::scope(|scope| {
         let threads: Vec<_> =
@@ -48,6 +51,7 @@ pub fn measure(ground: &Ground, writers: usize, time: Duration) -> Outcome<Syncs
         per_second: all.len() as f64 / start.elapsed().as_secs_f64(),
         p50: all.value_at_quantile(0.5),
         p99: all.value_at_quantile(0.99),
+        is_noisy: Sample::take(&[], &[], None)?.since(&before).is_noisy(),
     })
 }
 

@@ -108,6 +108,7 @@ fn syncs(syncs: &Syncs) -> Value {
         "syncs_per_second": syncs.per_second,
         "p50_us": syncs.p50,
         "p99_us": syncs.p99,
+        "noisy": syncs.is_noisy,
     })
 }
 
@@ -119,6 +120,7 @@ fn commits(commits: &Commits) -> Value {
         "p99_us": commits.p99,
         "cpu_us_per_record": commits.cpu_micros_each,
         "foreign_cores": commits.cost.foreign_cores,
+        "noisy": commits.is_noisy(),
     })
 }
 

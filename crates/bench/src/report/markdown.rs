@@ -184,7 +184,8 @@ fn against_limits(findings: &Findings) -> String {
         text += "\n### Limits of the machine\n\n";
         let syncs = findings.syncs.iter().map(|syncs| {
             let (p50, p99) = (micros(syncs.p50 as f64), micros(syncs.p99 as f64));
-            let what = format!("overwrite of 4 KiB and sync, {} at once", syncs.writers);
+            let noise = if syncs.is_noisy { ", **noisy**" } else { "" };
+            let what = format!("overwrite of 4 KiB and sync, {} at once{noise}", syncs.writers);
             vec![what, count(syncs.per_second), p50, p99, "–".to_owned()]
         });
         let commits = findings.commits.iter().map(|commits| {
@@ -276,7 +277,8 @@ fn keys(findings: &Findings, folder: &str) -> String {
     ]);
     let text = format!(
         "\n### As keys get many\n\nKeys of 8 bytes with values of 256, written in order. Memory is \
-         what a member has resident beyond an empty one. Loads of 16 clients.\n\n{}",
+         what a member has resident beyond an empty one. Gets and puts of 16 clients, ranges and \
+         counts of 4.\n\n{}",
         table(&heading, rows)
     );
     text + &charts(findings, folder, &["keys.svg"])

@@ -12,10 +12,19 @@ pub struct Style {
     pub dashes: &'static str,
 }
 
+/// A point of a line.
+#[derive(Clone, Copy)]
+pub struct Point {
+    pub x: f64,
+    pub y: f64,
+    /// Shown hollow.
+    pub is_noisy: bool,
+}
+
 /// Points in one panel that belong together.
 pub struct Series {
     pub style: Style,
-    pub points: Vec<(f64, f64)>,
+    pub points: Vec<Point>,
 }
 
 /// Lines over one pair of axes. Both are logarithmic: equal ratios are equal distances.
@@ -60,7 +69,12 @@ pub fn panels(title: &str, panels: &[Panel]) -> String {
     let panel_width = if columns == 1 { WIDE_PANEL_WIDTH } else { PANEL_WIDTH };
     let rows = panels.len().div_ceil(columns).max(1);
     let height = HEAD_HEIGHT + rows as f64 * PANEL_HEIGHT + FOOT_HEIGHT;
-    let mut svg = head(columns as f64 * panel_width, height, title, &styles(panels));
+    let width = columns as f64 * panel_width;
+    let mut svg = head(width, height, title, &styles(panels));
+    let mut points = panels.iter().flat_map(|panel| &panel.series).flat_map(|one| &one.points);
+    if points.any(|point| point.is_noisy) {
+        text(&mut svg, (width - RIGHT, 52.0), "end", FAINT_INK, "hollow: others used the machine");
+    }
     for (n, panel) in panels.iter().enumerate() {
         let x = (n % columns) as f64 * panel_width;
         let y = HEAD_HEIGHT + (n / columns) as f64 * PANEL_HEIGHT;
@@ -144,11 +158,15 @@ impl Axis {
 }
 
 fn one_panel(svg: &mut String, panel: &Panel, width: f64) {
-    let points = || panel.series.iter().flat_map(|series| series.points.iter().copied());
+    let points = || panel.series.iter().flat_map(|series| &series.points);
     let (left, right) = (LEFT, width - RIGHT);
     let (top, bottom) = (TOP, PANEL_HEIGHT - BOTTOM);
-    text(svg, (LEFT, 18.0), "start", INK, &panel.title);
-    let ticks = y_ticks(points().map(|(_, y)| y));
+    let title = escaped(&panel.title);
+    let _ = writeln!(
+        svg,
+        "<text x=\"{LEFT}\" y=\"18\" font-weight=\"600\" fill=\"{INK}\">{title}</text>"
+    );
+    let ticks = y_ticks(points().map(|point| point.y));
     let first_and_last = |values: &[f64]| {
         let (first, last) = (values.first().copied(), values.last().copied());
         (first.unwrap_or(1.0), last.unwrap_or(10.0))
@@ -161,7 +179,7 @@ fn one_panel(svg: &mut String, panel: &Panel, width: f64) {
         text(svg, (left - 8.0, at + 4.0), "end", FAINT_INK, &name);
     }
     let xs: Vec<f64> = panel.x_ticks.iter().map(|(x, _)| *x).collect();
-    let x = Axis { values: first_and_last(&xs), places: (left + 14.0, right - 14.0) };
+    let x = Axis { values: first_and_last(&xs), places: (left + 20.0, right - 20.0) };
     for (tick, name) in &panel.x_ticks {
         let at = x.at(*tick);
         grid_line(svg, (at, bottom), (at, bottom + 5.0));
@@ -176,7 +194,7 @@ fn one_panel(svg: &mut String, panel: &Panel, width: f64) {
 fn line(svg: &mut String, series: &Series, x: Axis, y: Axis, show: fn(f64) -> String) {
     let Style { name, color, dashes } = series.style;
     let places: Vec<(f64, f64)> =
-        series.points.iter().map(|(px, py)| (x.at(*px), y.at(*py))).collect();
+        series.points.iter().map(|point| (x.at(point.x), y.at(point.y))).collect();
     let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
     let _ = writeln!(
         svg,
@@ -184,13 +202,13 @@ fn line(svg: &mut String, series: &Series, x: Axis, y: Axis, show: fn(f64) -> St
          stroke-linejoin=\"round\" stroke-dasharray=\"{dashes}\"/>",
         path.join(" ")
     );
-    for ((x, y), (_, value)) in places.iter().zip(&series.points) {
-        let value = escaped(&show(*value));
+    for ((x, y), point) in places.iter().zip(&series.points) {
+        let told = escaped(&format!("{name}: {}", show(point.y)));
+        let fill = if point.is_noisy { BACKGROUND } else { color };
         let _ = writeln!(
             svg,
-            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{color}\">\
-             <title>{}: {value}</title></circle>",
-            escaped(name)
+            "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\" fill=\"{fill}\" stroke=\"{color}\" \
+             stroke-width=\"1.5\"><title>{told}</title></circle>"
         );
     }
 }
@@ -306,7 +324,13 @@ mod tests {
             x_label: "clients",
             x_ticks: points.iter().map(|(x, _)| (*x, x.to_string())).collect(),
             y_show: |y| y.to_string(),
-            series: vec![Series { style: STYLE, points: points.to_vec() }],
+            series: vec![Series {
+                style: STYLE,
+                points: points
+                    .iter()
+                    .map(|(x, y)| Point { x: *x, y: *y, is_noisy: *x > 9.0 })
+                    .collect(),
+            }],
         }
     }
 

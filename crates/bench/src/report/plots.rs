@@ -1,10 +1,10 @@
 //! Which charts there are, and what is in them.
 
-use super::plot::{Dots, Panel, Series, Style, dots, panels};
+use super::plot::{Dots, Panel, Point, Series, Style, dots, panels};
 use super::text::quantile_of;
 use crate::cluster::System;
 use crate::compare::BOTH;
-use crate::figures::{bytes, count, micros, round, short};
+use crate::figures::{brief, bytes, count, micros, short};
 use crate::findings::{Findings, of};
 use crate::load::Kind;
 use crate::row::{Measured, Target};
@@ -66,8 +66,7 @@ fn by_clients(findings: &Findings, kind: Kind) -> Vec<Panel> {
         x_ticks: x_ticks.clone(),
         y_show,
         series: series(systems, |system| {
-            let points =
-                rows.iter().filter_map(|(x, found)| Some((*x, figure(of(found, system)?))));
+            let points = rows.iter().filter_map(|(x, found)| point(*x, of(found, system)?, figure));
             points.collect()
         }),
     };
@@ -80,18 +79,22 @@ fn by_clients(findings: &Findings, kind: Kind) -> Vec<Panel> {
     ]
 }
 
+fn point(x: f64, measured: &Measured, figure: impl Fn(&Measured) -> f64) -> Option<Point> {
+    let y = figure(measured);
+    // A logarithmic axis has no place for nothing.
+    (y > 0.0).then(|| Point { x, y, is_noisy: measured.is_noisy() })
+}
+
 /// Series without points are left out.
-fn series(systems: &[System], points: impl Fn(System) -> Vec<(f64, f64)>) -> Vec<Series> {
-    let all = systems.iter().map(|system| Series {
-        style: style(*system),
-        points: points(*system).into_iter().filter(|(_, y)| *y > 0.0).collect(),
-    });
+fn series(systems: &[System], points: impl Fn(System) -> Vec<Point>) -> Vec<Series> {
+    let all =
+        systems.iter().map(|system| Series { style: style(*system), points: points(*system) });
     all.filter(|series| !series.points.is_empty()).collect()
 }
 
 fn by_keys(findings: &Findings) -> Vec<Panel> {
     let x_ticks: Vec<_> =
-        findings.keys.iter().map(|(keys, _)| (*keys as f64, round(*keys))).collect();
+        findings.keys.iter().map(|(keys, _)| (*keys as f64, brief(*keys))).collect();
     let panel = |(kind, title): (Kind, &str)| Panel {
         title: title.to_owned(),
         x_label: "keys",
@@ -100,7 +103,7 @@ fn by_keys(findings: &Findings) -> Vec<Panel> {
         series: series(&BOTH, |system| {
             let points = findings.keys.iter().filter_map(|(keys, found)| {
                 let (_, one) = of(found, system)?.loads.iter().find(|(other, _)| *other == kind)?;
-                Some((*keys as f64, one.cpu_micros_each()))
+                point(*keys as f64, one, Measured::cpu_micros_each)
             });
             points.collect()
         }),
@@ -127,7 +130,8 @@ fn by_size(findings: &Findings) -> Vec<Panel> {
         y_show,
         series: series(&BOTH, |system| {
             let points = findings.values.iter().filter_map(|(size, found)| {
-                Some((f64::from(*size), figure(f64::from(*size), of(found, system)?)))
+                let size = f64::from(*size);
+                point(size, of(found, system)?, |one| figure(size, one))
             });
             points.collect()
         }),

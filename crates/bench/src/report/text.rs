@@ -20,18 +20,22 @@ pub fn machine(machine: &Machine) {
 pub fn limits(findings: &Findings) {
     println!("\nlimits");
     for syncs in &findings.syncs {
-        let (rate, writers) = (count(syncs.per_second), syncs.writers);
-        let (p50, p99) = (micros(syncs.p50 as f64), micros(syncs.p99 as f64));
-        println!("  sync of 4 KiB, {writers} at once    {rate}/s  p50 {p50}  p99 {p99}");
+        let what = format!("sync of 4 KiB, {} at once", syncs.writers);
+        limit(&what, syncs.per_second, [syncs.p50, syncs.p99], None, syncs.is_noisy);
     }
     for commits in &findings.commits {
-        let (rate, in_flight) = (count(commits.per_second), commits.in_flight);
-        let (p50, p99) = (micros(commits.p50 as f64), micros(commits.p99 as f64));
-        let cpu = short(commits.cpu_micros_each);
-        println!(
-            "  bare log, {in_flight:>3} in flight    {rate}/s  p50 {p50}  p99 {p99}  {cpu} µs of CPU"
-        );
+        let what = format!("bare log, {} in flight", commits.in_flight);
+        let (times, cpu) = ([commits.p50, commits.p99], Some(commits.cpu_micros_each));
+        limit(&what, commits.per_second, times, cpu, commits.is_noisy());
     }
+}
+
+fn limit(what: &str, per_second: f64, times: [u64; 2], cpu: Option<f64>, is_noisy: bool) {
+    let [p50, p99] = times.map(|time| micros(time as f64));
+    let rate = count(per_second) + "/s";
+    let cpu = cpu.map_or(String::new(), |cpu| format!("  CPU {} µs", short(cpu)));
+    let noise = if is_noisy { "  noisy" } else { "" };
+    println!("  {what:<25}{rate:>12}  p50 {p50:>8}  p99 {p99:>8}{cpu}{noise}");
 }
 
 pub fn idle(findings: &Findings) {
@@ -108,7 +112,8 @@ pub fn keys(keys: u64, found: &Found<AtKeys>) {
             Err(why) => println!("  {:<9}{why}", system.name()),
             Ok(at_keys) => {
                 let costs = at_keys.loads.iter().map(|(kind, one)| {
-                    format!("{} {} µs", kind.name(), short(one.cpu_micros_each()))
+                    let noise = if one.is_noisy() { " (noisy)" } else { "" };
+                    format!("{} {} µs{noise}", kind.name(), short(one.cpu_micros_each()))
                 });
                 let per_key = short(at_keys.bytes_per_key);
                 let costs = costs.collect::<Vec<_>>().join(", ");
