@@ -1,92 +1,146 @@
-//! Prints what the store's operations cost, and how much memory a key takes.
+//! Prints what the store's operations cost, and how much memory a key takes, with the allocator of
+//! the binary.
 //!
-//! `cargo run -p store --example costs --release`
+//! `cargo run --release -p store --example costs -- 10000 1000000 5000000`
+//!
+//! A view is published after every 50 puts, as a busy member does. Times are the process's, so
+//! that neighbours disturb them less; run it more than once and believe the least.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::sync::LazyLock;
 
-use store::{Command, Compact, Put, Range, Store};
+use mimalloc::MiMalloc;
+use stats_alloc::{Region, StatsAlloc};
+use store::{Command, Compact, Put, Range, Store, View};
 
+#[global_allocator]
+static ALLOCATOR: StatsAlloc<MiMalloc> = StatsAlloc::new(MiMalloc);
+
+static LONG_KEYS: LazyLock<bool> = LazyLock::new(|| std::env::var_os("LONG_KEYS").is_some());
 const VALUE_BYTES: usize = 256;
+/// Puts between two views.
+const ROUND: u64 = 50;
+const PAGE: i64 = 100;
+
+type Done = Result<(), store::Refusal>;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    for keys in [10_000, 1_000_000] {
+    let mut sizes =
+        std::env::args().skip(1).map(|keys| keys.parse()).collect::<Result<Vec<_>, _>>()?;
+    if sizes.is_empty() {
+        sizes = vec![10_000, 1_000_000];
+    }
+    for keys in sizes {
         costs(keys)?;
     }
     Ok(())
 }
 
-fn costs(keys: u64) -> Result<(), Box<dyn std::error::Error>> {
-    let before = resident_bytes();
+fn costs(keys: u64) -> Done {
+    println!("{keys} keys, loaded in order");
     let mut store = Store::new();
-    let put = |n: u64| Put { key: key(n), value: vec![b'v'; VALUE_BYTES].into(), ..Put::default() };
-    report("put, new keys in order", keys, || {
-        for n in 0..keys {
-            store.apply(&Command::Put(put(n)))?;
-        }
-        Ok(())
+    measured("put, new keys in order", keys, || puts(&mut store, (0..keys).map(key)))?;
+    drop(store);
+    println!("{keys} keys, loaded at random");
+    let mut store = Store::new();
+    measured("put, new keys at random", keys, || {
+        puts(&mut store, (0..keys).map(|n| key(scattered(n, keys))))
     })?;
-    let payload = store.view().bytes() / keys;
-    let held = resident_bytes().saturating_sub(before) / keys;
-    println!("{keys} keys: {held} B a key, of which {payload} B are key and value");
-
-    let times = 100_000;
-    report("put, a view taken every 64", times, || {
+    let times = 1_000_000;
+    measured("put, overwriting at random", times, || {
+        puts(&mut store, (0..times).map(|n| key(scattered(n * 7 + n / keys, keys))))
+    })?;
+    reads(&store.view(), keys)?;
+    let revision = store.revision().0;
+    measured("compact", 1, || store.apply(&Command::Compact(Compact { revision })).map(|_| ()))?;
+    measured("sweep, a change", keys + times, || {
         let mut view = store.view();
-        for n in 0..times {
-            store.apply(&Command::Put(put(scattered(n, keys))))?;
-            if n % 64 == 0 {
-                view = store.view();
-            }
+        while store.sweep(1000) {
+            view = store.view();
         }
         black_box(view);
         Ok(())
     })?;
-    let view = store.view();
+    measured("put, after the sweep", times, || {
+        puts(&mut store, (0..times).map(|n| key(scattered(n * 3 + n / keys, keys))))
+    })
+}
+
+fn puts(store: &mut Store, keys: impl Iterator<Item = bytes::Bytes>) -> Done {
+    let mut view = store.view();
+    let value = bytes::Bytes::from(vec![b'v'; VALUE_BYTES]);
+    for (n, key) in (0u64..).zip(keys) {
+        store.apply(&Command::Put(Put { key, value: value.clone(), ..Put::default() }))?;
+        if n % ROUND == 0 {
+            view = store.view();
+        }
+    }
+    black_box(view);
+    Ok(())
+}
+
+fn reads(view: &View, keys: u64) -> Done {
+    let times = 500_000;
     let read = |range: Range| view.range(&range).map(|result| drop(black_box(result)));
-    let all = || Range { key: key(0), range_end: vec![0].into(), ..Range::default() };
-    report("get", times, || {
+    let from = |n| Range { key: key(n), range_end: vec![0].into(), ..Range::default() };
+    measured("get", times, || {
         (0..times)
             .try_for_each(|n| read(Range { key: key(scattered(n, keys)), ..Range::default() }))
     })?;
-    report("range, limit 100", 1000, || {
-        (0..1000)
-            .try_for_each(|n| read(Range { key: key(scattered(n, keys)), limit: 100, ..all() }))
+    measured("get, the revision before", times, || {
+        let revision = view.revision().0 - 1;
+        (0..times).try_for_each(|n| {
+            read(Range { key: key(scattered(n, keys)), revision, ..Range::default() })
+        })
     })?;
-    report("count of half", 100_000, || {
-        (0..100_000).try_for_each(|_| read(Range { key: key(keys / 2), count_only: true, ..all() }))
+    measured("page of 100 with its count", times / 50, || {
+        (0..times / 50).try_for_each(|n| read(Range { limit: PAGE, ..from(scattered(n, keys)) }))
     })?;
-    let revision = store.revision().0;
-    report("compact", 1, || store.apply(&Command::Compact(Compact { revision })).map(|_| ()))?;
-    report("sweep, a version", keys + times, || {
-        while store.sweep(1000) {}
-        Ok(())
-    })?;
-    Ok(())
+    measured("count of all but some", times / 5, || {
+        (0..times / 5)
+            .try_for_each(|n| read(Range { count_only: true, ..from(scattered(n, keys)) }))
+    })
 }
 
-fn report(
-    what: &str,
-    times: u64,
-    work: impl FnOnce() -> Result<(), store::Refusal>,
-) -> Result<(), store::Refusal> {
-    let start = Instant::now();
+/// Prints a line: what one of so many operations took.
+fn measured(what: &str, times: u64, work: impl FnOnce() -> Done) -> Done {
+    let region = Region::new(&ALLOCATOR);
+    let (resident, start) = (resident_bytes(), processor_nanoseconds());
     work()?;
-    println!("{what:>28}: {} ns", start.elapsed().as_nanos() / u128::from(times));
+    let spent = processor_nanoseconds() - start;
+    let grown = resident_bytes().saturating_sub(resident);
+    let allocations = region.change().allocations as u64 * 10 / times;
+    println!(
+        "{what:>28}: {:>6} ns, {:>3}.{} allocations, {:>4} B resident",
+        spent / times,
+        allocations / 10,
+        allocations % 10,
+        grown / times,
+    );
     Ok(())
 }
 
+/// With LONG_KEYS set they are long, and alike at the beginning.
 fn key(n: u64) -> bytes::Bytes {
-    format!("{n:08}").into()
+    match *LONG_KEYS {
+        false => format!("{n:08}").into(),
+        true => format!("/registry/pods/namespace-{:03}/pod-{n:08}", n / 20_000).into(),
+    }
 }
 
-/// All over the keys, the same ones in every run.
+/// All over the keys, each once, the same in every run.
 fn scattered(n: u64, keys: u64) -> u64 {
-    n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % keys
+    n.wrapping_mul(2_654_435_761) % keys
 }
 
 /// Memory of the process, where the system says so.
 fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+}
+
+/// What the scheduler has given this process so far; zero where the system does not say.
+fn processor_nanoseconds() -> u64 {
+    let times = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
+    times.split(' ').next().and_then(|spent| spent.parse().ok()).unwrap_or(0)
 }
