@@ -139,8 +139,7 @@ fn resident_bytes() -> u64 {
     statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
 }
 
-/// What the scheduler has given this process so far; zero where the system does not say.
 fn processor_nanoseconds() -> u64 {
-    let times = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    times.split(' ').next().and_then(|spent| spent.parse().ok()).unwrap_or(0)
+    let spent = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    spent.tv_sec as u64 * 1_000_000_000 + spent.tv_nsec as u64
 }
