@@ -8,11 +8,11 @@
 //! as it is at that moment: O(1) to take, readable on any thread, never changed again, and in
 //! nobody's way.
 //!
-//! Every version of every key is one record, and every record is held twice, by reference: in a
-//! copy-on-write B+tree ordered by (key, revision), for reads, and in a log ordered by time, for
-//! those who want to know what changed ([`Store::changes`]). A record is *live* if it is the
-//! newest of its key and no tombstone. Nodes of the tree count the live records below them, so
-//! counting a range costs no more than finding its ends.
+//! Every version of every key is one record in a log ordered by time, which is also for those who
+//! want to know what changed ([`Store::changes`]). A copy-on-write B+tree says where the newest
+//! version of each key is, and each version where the one before it is. A key is *live* if its newest
+//! version is no tombstone. Nodes of the tree count the live keys below them, so counting a range
+//! costs no more than finding its ends.
 //!
 //! # What always holds
 //!
@@ -20,8 +20,8 @@
 //!   member that applies the same commands answers the same, refusals included.
 //! - A command that is refused has changed nothing. All that can refuse a transaction is looked
 //!   for before its first change; carrying it out cannot fail.
-//! - All changes of one command have one revision. The tree holds one record for a key and
-//!   revision, the last that the command made; the log holds them all.
+//! - All changes of one command have one revision. Of those of one key reads show the last; the log
+//!   holds them all.
 //! - A compaction takes effect at once for all reads. [`Store::sweep`] frees the memory later, in
 //!   steps as small as the caller wants. When the sweeps run changes no answer but
 //!   [`View::bytes`]. What the compacted revision itself still shows, and the changes made at it,
@@ -38,9 +38,10 @@
 //! Leases: none exists, so a put that names one is refused, and all records compare as having
 //! none.
 
+mod block;
 mod check;
 mod command;
-mod history;
+mod log;
 mod model;
 mod outcome;
 mod record;

@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use crate::command::{
     Command, Compact, DeleteRange, KeyValue, LeaseId, Limits, Op, Put, Refusal, Revision, Txn,
 };
-use crate::history::History;
+use crate::log::Log;
 use crate::outcome::{Change, OpOutcome, Outcome, TxnOutcome};
-use crate::record::Record;
-use crate::tree::{Place, Tree};
+use crate::record::{Address, Draft, Record};
+use crate::tree::{Newest, Tree};
 use crate::view::{Span, View};
 
 /// The state machine. Two stores that were given the same commands answer everything alike,
@@ -18,9 +18,8 @@ use crate::view::{Span, View};
 pub struct Store {
     /// What readers see; changed between commands only.
     view: View,
-    history: History,
-    /// Sequence number in the history: what came before has been swept.
-    swept: u64,
+    /// What was changed before has been swept.
+    swept: Address,
 }
 
 impl Default for Store {
@@ -32,8 +31,8 @@ impl Default for Store {
 impl Store {
     /// An empty store, at revision 1.
     pub fn new() -> Store {
-        let view = View { tree: Tree::default(), revision: 1, compacted: -1 };
-        Store { view, history: History::default(), swept: 0 }
+        let (tree, log) = (Tree::default(), Log::default());
+        Store { view: View { tree, log, revision: 1, compacted: -1 }, swept: Address::default() }
     }
 
     /// The revision of the last change.
@@ -82,8 +81,11 @@ impl Store {
         if from.0 < self.view.compacted {
             return Err(Refusal::Compacted);
         }
-        let sequences = self.history.find(from.0)..self.history.end();
-        Ok(sequences.filter_map(|sequence| self.history.get(sequence)).map(change))
+        let log = &self.view.log;
+        let here = |at: Address| Some((at, log.get(at)?));
+        let next = move |(at, _): &(Address, Record<'_>)| here(log.next(*at));
+        let records = std::iter::successors(here(log.find(from.0)), next);
+        Ok(records.map(|(_, record)| change(&record)))
     }
 
     /// Frees what compaction has put out of reach, looking at no more than `versions_max` changes.
@@ -91,50 +93,50 @@ impl Store {
     pub fn sweep(&mut self, versions_max: usize) -> bool {
         let compacted = self.view.compacted;
         for _ in 0..versions_max {
-            let first = self.history.first();
+            let log = &self.view.log;
+            let first = log.first();
             let at = self.swept.max(first);
-            let is_gone = |history: &History| {
-                history.get(first).is_some_and(|oldest| oldest.mod_revision() < compacted)
-            };
-            let next = self.history.get(at).filter(|next| next.mod_revision() <= compacted);
-            if let Some(record) = next.cloned() {
-                self.forget_older(&record);
-                self.swept = at + 1;
-            } else if !is_gone(&self.history) {
+            let is_gone =
+                |log: &Log| log.get(first).is_some_and(|oldest| oldest.mod_revision < compacted);
+            let next = log.get(at).filter(|next| next.mod_revision <= compacted);
+            if next.is_some() {
+                self.forget_older(at);
+                self.swept = self.view.log.next(at);
+            } else if !is_gone(log) {
                 return false;
             }
             // What happened at the compacted revision itself stays: a watch may start there.
-            if is_gone(&self.history) {
-                self.history.pop();
+            if is_gone(&self.view.log) {
+                self.view.log.pop();
             }
         }
         self.view.compacted > 0 && self.has_garbage()
     }
 
     fn has_garbage(&self) -> bool {
-        let compacted = self.view.compacted;
-        let at = self.swept.max(self.history.first());
-        self.history.get(at).is_some_and(|next| next.mod_revision() <= compacted)
-            || self
-                .history
-                .get(self.history.first())
-                .is_some_and(|oldest| oldest.mod_revision() < compacted)
+        let (log, compacted) = (&self.view.log, self.view.compacted);
+        let at = self.swept.max(log.first());
+        log.get(at).is_some_and(|next| next.mod_revision <= compacted)
+            || log.get(log.first()).is_some_and(|oldest| oldest.mod_revision < compacted)
     }
 
-    /// Removes from the tree what a compacted change has superseded. Changes are swept in order, so
-    /// there is at most one such version; and the change itself if it left a tombstone, which hides
-    /// nothing any more.
-    fn forget_older(&mut self, record: &Record) {
-        let (key, revision) = (record.key(), record.mod_revision());
-        let tree = &mut self.view.tree;
-        if let Some(older) = tree.version(key, revision - 1).cloned() {
-            tree.remove(Place { key, revision: older.mod_revision() });
+    /// Forgets what a compacted change has superseded. Changes are swept in order, so there is at
+    /// most one such version; and the change itself if it left a tombstone, which hides nothing any
+    /// more.
+    fn forget_older(&mut self, at: Address) {
+        let View { tree, log, .. } = &mut self.view;
+        let Some(record) = log.get(at) else { return };
+        let older = record.link.map(|link| link.prev);
+        let is_tombstone = record.is_tombstone();
+        // A transaction that deleted the key may have put it again, at the same revision.
+        if is_tombstone && tree.get(log, record.key) == Some(Newest::new(at, false)) {
+            tree.remove(log, record.key);
         }
-        // Asked of the tree, not of the change: a transaction that deleted the key may have put it
-        // again, at the same revision.
-        let here = tree.version(key, revision);
-        if here.is_some_and(|here| here.mod_revision() == revision && here.is_tombstone()) {
-            tree.remove(Place { key, revision });
+        if let Some(older) = older {
+            log.forget(older);
+        }
+        if is_tombstone {
+            log.forget(at);
         }
     }
 
@@ -181,7 +183,7 @@ impl Store {
             return Err(Refusal::LeaseNotFound);
         }
         let keeps = put.ignore_value || put.ignore_lease;
-        if keeps && self.view.tree.live_version(&put.key).is_none() {
+        if keeps && self.view.live_version(&put.key).is_none() {
             return Err(Refusal::KeyNotFound);
         }
         Ok(())
@@ -202,41 +204,51 @@ impl Batch<'_> {
         if self.changed { self.revision } else { self.store.view.revision }
     }
 
-    fn write(&mut self, record: Record) {
-        self.store.view.tree.insert(record.clone());
-        self.store.history.push(record);
-        self.changed = true;
-    }
-
     fn put(&mut self, put: &Put) -> Option<KeyValue> {
-        let prev = self.store.view.tree.live_version(&put.key).cloned();
-        let kept = prev.as_ref();
+        self.changed = true;
+        let View { tree, log, .. } = &mut self.store.view;
+        let before = tree.put(log, &put.key, Newest::new(log.end(), true));
+        let before = before.and_then(|newest| log.get(newest.at()));
+        let prev = before.filter(|record| !record.is_tombstone());
+        let answer = prev.filter(|_| put.prev_kv).map(|prev| prev.key_value());
         // `check` lets no transaction delete a key and then keep its value. Were one to get here all
         // the same, there is nothing to keep.
-        let value = match put.ignore_value {
-            true => kept.map_or(&[][..], Record::value),
-            false => &put.value,
+        let kept = prev.filter(|_| put.ignore_value).map(|prev| prev.value.to_vec());
+        let lease = if put.ignore_lease { prev.map_or(0, |prev| prev.lease) } else { put.lease.0 };
+        let draft = Draft {
+            key: &put.key,
+            value: kept.as_deref().unwrap_or(&put.value),
+            mod_revision: self.revision,
+            version: prev.map_or(0, |prev| prev.version).saturating_add(1),
+            create_revision: prev.map_or(self.revision, |prev| prev.create_revision),
+            lease,
+            link: before.map(|before| log.link(&before)),
         };
-        let lease = if put.ignore_lease { kept.map_or(0, Record::lease) } else { put.lease.0 };
-        let create = kept.map_or(self.revision, Record::create_revision);
-        let version = kept.map_or(0, Record::version).saturating_add(1);
-        self.write(Record::put(&put.key, value, self.revision, version, create, lease));
-        prev.filter(|_| put.prev_kv).map(|prev| prev.key_value())
+        log.push(&draft);
+        answer
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> (i64, Vec<KeyValue>) {
-        let mut found: Vec<Record> = Vec::new();
+        let mut found = Vec::new();
         let span = Span::new(&delete.key, &delete.range_end);
         self.store.view.scan_live(&span, &mut |record| {
-            found.push(record.clone());
+            found.push(record.key_value());
             ControlFlow::Continue(())
         });
-        for record in &found {
-            self.write(Record::tombstone(record.key(), self.revision));
+        for kv in &found {
+            self.bury(&kv.key);
         }
         let deleted = found.len() as i64;
-        let prevs = if delete.prev_kv { found } else { Vec::new() };
-        (deleted, prevs.iter().map(Record::key_value).collect())
+        (deleted, if delete.prev_kv { found } else { Vec::new() })
+    }
+
+    fn bury(&mut self, key: &[u8]) {
+        self.changed = true;
+        let View { tree, log, .. } = &mut self.store.view;
+        let before = tree.put(log, key, Newest::new(log.end(), false));
+        let before = before.and_then(|newest| log.get(newest.at()));
+        let link = before.map(|before| log.link(&before));
+        log.push(&Draft::tombstone(key, self.revision, link));
     }
 
     /// `path` says which branch is taken, as it was decided before the first change.
@@ -278,7 +290,7 @@ impl Batch<'_> {
     }
 }
 
-fn change(record: &Record) -> Change {
+fn change(record: &Record<'_>) -> Change {
     let kv = record.key_value();
     if record.is_tombstone() {
         Change::Delete { key: kv.key, revision: kv.mod_revision }
@@ -289,7 +301,101 @@ fn change(record: &Record) -> Change {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::model::Model;
+
+    /// Any key from the first on, or a single one.
+    fn range() -> impl Strategy<Value = (bytes::Bytes, bytes::Bytes)> {
+        let end = prop::sample::select(vec!["", "", "", "\0", "key of many 3", "z"]);
+        ((0u8..6), end).prop_map(|(n, end)| (format!("key of many {n}").into(), end.into()))
+    }
+
+    fn command() -> impl Strategy<Value = Command> {
+        let put = (range(), 0usize..60, any::<bool>());
+        let put = put.prop_map(|((key, _), len, prev_kv)| Put {
+            key,
+            value: vec![b'v'; len].into(),
+            prev_kv,
+            ..Put::default()
+        });
+        let delete = range();
+        let delete =
+            delete.prop_map(|(key, range_end)| DeleteRange { key, range_end, prev_kv: true });
+        let (put, delete) = (put.boxed(), delete.boxed());
+        // Both of one key at one revision: only a transaction inside another may do that.
+        let both = (put.clone(), delete.clone()).prop_map(|(put, delete)| {
+            let inner = |op| Op::Txn(Txn { success: vec![op], ..Txn::default() });
+            let success = vec![inner(Op::Put(put)), inner(Op::DeleteRange(delete))];
+            Txn { success, ..Txn::default() }
+        });
+        prop_oneof![
+            8 => put.prop_map(Command::Put),
+            2 => delete.prop_map(Command::DeleteRange),
+            1 => both.prop_map(Command::Txn),
+        ]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Apply(Command),
+        Compact(prop::sample::Index),
+        Sweep(usize),
+        Keep,
+    }
+
+    fn same(view: &View, model: &Model) {
+        for revision in view.compacted.max(0)..=model.revision().0 {
+            for (key, range_end) in
+                [("a", "\0"), ("key of many 2", "key of many 4"), ("key of many 1", "")]
+            {
+                let (key, range_end) = (key.into(), range_end.into());
+                let range = crate::Range { key, range_end, revision, ..crate::Range::default() };
+                assert_eq!(view.range(&range), model.range(&range), "{range:?}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+        /// With the tiny nodes, blocks and strides of unit tests, which `tests/model.rs` does not have.
+        #[test]
+        fn store_of_tiny_parts_does_what_the_model_does(
+            steps in prop::collection::vec(prop_oneof![
+                12 => command().prop_map(Step::Apply),
+                1 => any::<prop::sample::Index>().prop_map(Step::Compact),
+                3 => (0usize..12).prop_map(Step::Sweep),
+                1 => Just(Step::Keep),
+            ], 1..150),
+        ) {
+            let (mut store, mut model, mut kept) = (Store::new(), Model::new(), Vec::new());
+            for step in &steps {
+                match step {
+                    Step::Apply(command) => {
+                        prop_assert_eq!(store.apply(command), model.apply(command));
+                    }
+                    Step::Compact(pick) => {
+                        let revision = pick.index(store.revision().0 as usize) as i64 + 1;
+                        let compact = Command::Compact(Compact { revision });
+                        prop_assert_eq!(store.apply(&compact), model.apply(&compact));
+                    }
+                    Step::Sweep(versions_max) => drop(store.sweep(*versions_max)),
+                    Step::Keep => kept.push((store.view(), model.clone())),
+                }
+            }
+            for _ in 0..2 {
+                same(&store.view, &model);
+                let from = Revision(model.compacted().max(0));
+                let changes: Vec<_> = store.changes(from).unwrap().collect();
+                prop_assert!(model.changes(from).unwrap().eq(&changes));
+                while store.sweep(1) {}
+            }
+            for (view, model) in &kept {
+                same(view, model);
+            }
+        }
+    }
 
     /// What `check` refuses, carried out all the same.
     fn unchecked(store: &mut Store, ops: Vec<Op>) -> TxnOutcome {
@@ -318,7 +424,7 @@ mod tests {
         store.apply(&Command::Put(put("a"))).unwrap();
         let keep = Put { value: "".into(), ignore_value: true, ignore_lease: true, ..put("a") };
         unchecked(&mut store, vec![delete("a", "\0"), Op::Put(keep), Op::Empty]);
-        let kept = store.view.tree.live_version(b"a").unwrap().key_value();
+        let kept = store.view.live_version(b"a").unwrap().key_value();
         assert_eq!((kept.value, kept.version, kept.create_revision.0), ("".into(), 1, 3));
     }
 
@@ -332,7 +438,7 @@ mod tests {
             let revision = store.revision().0;
             store.apply(&Command::Compact(Compact { revision })).unwrap();
             while store.sweep(1) {}
-            assert!(store.view.tree.live_version(b"a").is_some());
+            assert!(store.view.live_version(b"a").is_some());
             store.apply(&Command::Put(put(next))).unwrap();
         }
         assert_eq!(store.view().keys(), 3);

@@ -1,261 +1,245 @@
-//! Every version of every key, ordered, in a copy-on-write B+tree.
+//! The newest version of every key, ordered by key, in a copy-on-write B+tree.
 //!
 //! The nodes are reference-counted. A clone of the tree is a clone of its root: O(1), and it never
 //! changes again, because the writer changes a node in place only while it alone holds it and
-//! copies it otherwise. Each branch knows how many *live* records (the newest of their key, and
-//! not a tombstone) lie under each child, so a range of live keys is counted on two paths.
+//! copies it otherwise. Each branch knows how many *live* keys (whose newest version is not a
+//! tombstone) lie under each child, so a range of live keys is counted on two paths.
+//!
+//! A leaf has numbers alone, so that a copy of it touches no other memory: where in the [`Log`] the
+//! newest version of a key is, which also holds the key, and the key's *head*: eight bytes after
+//! those that all keys share which can be in the leaf. Most searches look at the one key they end at.
 
+use std::cmp::Ordering;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use crate::record::Record;
+use crate::log::Log;
+use crate::record::Address;
 
-/// Fanout. Nodes are small because one that is shared is copied, at a counter per slot. Unit tests
-/// use a tiny one to see many levels.
-const NODE_MAX: usize = if cfg!(test) { 4 } else { 32 };
-/// A node with fewer slots is joined with its neighbour.
-const NODE_MIN: usize = NODE_MAX / 4 + 1;
+/// Slots of a leaf. A copied leaf costs little; unit tests use a tiny one to see many levels.
+const LEAF_MAX: usize = if cfg!(test) { 4 } else { 54 };
+/// Children of a branch: few, because a copy of it counts a reference to each.
+const BRANCH_MAX: usize = if cfg!(test) { 4 } else { 16 };
 
-/// Where a record stands: versions of a key side by side, oldest first. The derived order is the
-/// order of the tree.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place<'a> {
-    pub(crate) key: &'a [u8],
-    pub(crate) revision: i64,
-}
-
-impl<'a> Place<'a> {
-    /// Before every version of the key.
-    pub(crate) fn before(key: &'a [u8]) -> Place<'a> {
-        Place { key, revision: i64::MIN }
-    }
-
-    /// After every version of the key.
-    pub(crate) fn after(key: &'a [u8]) -> Place<'a> {
-        Place { key, revision: i64::MAX }
-    }
-
-    fn of(record: &'a Record) -> Place<'a> {
-        Place { key: record.key(), revision: record.mod_revision() }
-    }
-}
+/// Where the newest version of a key is in the log, and whether it is live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Newest(u64);
 
 /// See the module.
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
-    root: Arc<Node>,
-    /// Bytes of key and value of all records.
-    bytes: u64,
+    root: Node,
 }
 
 #[derive(Clone, Debug)]
 enum Node {
-    Leaf(Leaf),
-    Branch(Branch),
+    Leaf(Arc<Leaf>),
+    Branch(Arc<Branch>),
 }
 
-#[derive(Clone, Debug, Default)]
+/// Never empty, but for the root.
+#[derive(Clone, Debug)]
 struct Leaf {
-    records: Vec<Record>,
-    /// Bit i is set if record i is live.
-    live: u64,
+    /// How many bytes all keys share that can be here.
+    shared: usize,
+    len: usize,
+    slots: [Slot; LEAF_MAX],
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Slot {
+    head: u64,
+    newest: Newest,
 }
 
 /// At least two children, but for the time until its own parent has joined it.
 #[derive(Clone, Debug)]
 struct Branch {
-    /// One less than children: no record under child i + 1 stands before `separators[i]`, all
-    /// under child i do.
-    separators: Vec<Separator>,
+    /// How many bytes all keys share that can be here.
+    shared: usize,
+    /// One less than children: all keys under child i are less than `separators[i]`, those under
+    /// child i + 1 are not. Shared between copies: they change only when children come or go.
+    separators: Arc<[Separator]>,
     children: Vec<Child>,
 }
 
 #[derive(Clone, Debug)]
+struct Separator {
+    head: u64,
+    key: Arc<[u8]>,
+}
+
+#[derive(Clone, Debug)]
 struct Child {
-    node: Arc<Node>,
-    /// Live records under it.
+    node: Node,
+    /// Live keys under it.
     live: u64,
 }
 
-/// Owns a copy of a key, not a record: it may outlive every record of that key.
-#[derive(Clone, Debug)]
-struct Separator {
-    key: Arc<[u8]>,
-    revision: i64,
+/// What keys can be under a node: from the first up to but without the second.
+#[derive(Clone, Copy)]
+struct Bounds<'a> {
+    lower: Option<&'a [u8]>,
+    upper: Option<&'a [u8]>,
 }
 
-/// What happened below when a record was inserted.
-struct Inserted {
-    split: Option<(Separator, Node)>,
-    replaced_bytes: u64,
+/// The part of a node that went to a new one behind it, and what stands between the two.
+type Split = Option<(Arc<[u8]>, Node)>;
+
+/// What happened below when a key was put.
+struct Placed {
+    before: Option<Newest>,
+    split: Split,
+}
+
+impl Newest {
+    pub(crate) fn new(at: Address, is_live: bool) -> Newest {
+        Newest(at.0 << 1 | u64::from(is_live))
+    }
+
+    pub(crate) fn at(self) -> Address {
+        Address(self.0 >> 1)
+    }
+
+    pub(crate) fn is_live(self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
 impl Default for Tree {
     fn default() -> Tree {
-        Tree { root: Arc::new(Node::Leaf(Leaf::default())), bytes: 0 }
+        Tree { root: Node::Leaf(Arc::new(Leaf::new(0, &[]))) }
     }
 }
 
 impl Tree {
-    /// How many records are live.
+    /// How many keys are live.
     pub(crate) fn live(&self) -> u64 {
         self.root.live()
     }
 
-    /// Bytes of key and value of all records.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// The newest version of a key at a revision, tombstones included.
-    pub(crate) fn version(&self, key: &[u8], revision: i64) -> Option<&Record> {
-        self.root.last_until(Place { key, revision }).filter(|record| record.key() == key)
-    }
-
-    /// The key as it is now, if it exists.
-    pub(crate) fn live_version(&self, key: &[u8]) -> Option<&Record> {
-        self.version(key, i64::MAX).filter(|record| !record.is_tombstone())
-    }
-
-    /// Adds the newest version of its key, which is not live any more then. A record at the same
-    /// place, made by the same transaction, is replaced.
-    pub(crate) fn insert(&mut self, record: Record) {
-        let handle = record.clone();
-        let place = Place::of(&handle);
-        let inserted = Arc::make_mut(&mut self.root).insert(place, record);
-        self.bytes = self.bytes + handle.payload_len() - inserted.replaced_bytes;
-        if let Some((separator, right)) = inserted.split {
-            let left = std::mem::replace(&mut self.root, Arc::new(Node::Leaf(Leaf::default())));
-            let children = vec![Child::of(left), Child::of(Arc::new(right))];
-            self.root = Arc::new(Node::Branch(Branch { separators: vec![separator], children }));
+    /// The newest version of a key.
+    pub(crate) fn get(&self, log: &Log, key: &[u8]) -> Option<Newest> {
+        let mut node = &self.root;
+        loop {
+            match node {
+                Node::Leaf(leaf) => {
+                    return leaf.search(log, key).ok().map(|at| leaf.slots[at].newest);
+                }
+                Node::Branch(branch) => node = &branch.children[branch.child_of(key)].node,
+            }
         }
     }
 
-    /// Takes a record out, if it is there. The newest of its key may go only when it is the last:
-    /// no other record becomes live, and the next version of the key will find its predecessor
-    /// beside it in its leaf, since no separator between the two outlives the newer one.
-    pub(crate) fn remove(&mut self, place: Place<'_>) {
-        let Some(record) = self.root.last_until(place).filter(|found| Place::of(found) == place)
-        else {
+    /// Says where the newest version of a key is, which the log need not have yet. Returns what was
+    /// the newest before.
+    pub(crate) fn put(&mut self, log: &Log, key: &[u8], newest: Newest) -> Option<Newest> {
+        let bounds = Bounds { lower: None, upper: None };
+        let placed = self.root.put(log, key, newest, bounds);
+        if let Some((separator, right)) = placed.split {
+            let children = vec![Child::of(self.root.clone()), Child::of(right)];
+            self.root = Node::Branch(Arc::new(Branch::new(bounds, vec![separator], children)));
+        }
+        placed.before
+    }
+
+    /// Takes a key out.
+    pub(crate) fn remove(&mut self, log: &Log, key: &[u8]) {
+        if self.get(log, key).is_none() {
             return;
-        };
-        self.bytes -= record.payload_len();
-        Arc::make_mut(&mut self.root).remove(place);
-        while let Node::Branch(branch) = &*self.root
+        }
+        self.root.remove(log, key, Bounds { lower: None, upper: None });
+        while let Node::Branch(branch) = &self.root
             && let [only] = &branch.children[..]
         {
             self.root = only.node.clone();
         }
     }
 
-    /// How many live records stand in `[from, to)`; no `to` is the end.
-    pub(crate) fn count_live(&self, from: Place<'_>, to: Option<Place<'_>>) -> u64 {
-        let until = to.map_or_else(|| self.live(), |to| self.root.live_before(to));
-        until.saturating_sub(self.root.live_before(from))
+    /// How many live keys are in `[from, to)`; no `to` is the end.
+    pub(crate) fn count_live(&self, log: &Log, from: &[u8], to: Option<&[u8]>) -> u64 {
+        let until = to.map_or_else(|| self.live(), |to| self.root.live_before(log, to));
+        until.saturating_sub(self.root.live_before(log, from))
     }
 
-    /// Shows the records in `[from, to)` in order until `visit` breaks; the live ones alone if
-    /// asked, without touching what holds none.
-    pub(crate) fn scan<'a>(
-        &'a self,
-        from: Place<'_>,
-        to: Option<Place<'_>>,
+    /// Shows the newest versions of the keys in `[from, to)` in order until `visit` breaks; the
+    /// live ones alone if asked, without touching what holds none.
+    pub(crate) fn scan(
+        &self,
+        log: &Log,
+        from: &[u8],
+        to: Option<&[u8]>,
         live_only: bool,
-        visit: &mut dyn FnMut(&'a Record) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(Newest) -> ControlFlow<()>,
     ) {
-        let _stopped_early = self.root.scan(Some(from), to, live_only, visit);
+        let _stopped_early = self.root.scan(log, Some(from), to, live_only, visit);
+    }
+}
+
+impl Bounds<'_> {
+    /// How many bytes all keys share that are within.
+    fn shared(&self) -> usize {
+        match (self.lower, self.upper) {
+            (Some(lower), Some(upper)) => common(lower, upper),
+            _ => 0,
+        }
+    }
+
+    fn of_child<'b>(&'b self, separators: &'b [Separator], child: usize) -> Bounds<'b> {
+        let key = |at: usize| separators.get(at).map(|separator| &*separator.key);
+        Bounds {
+            lower: child.checked_sub(1).map_or(self.lower, key),
+            upper: key(child).or(self.upper),
+        }
+    }
+
+    fn split<'b>(&'b self, separator: &'b [u8]) -> (Bounds<'b>, Bounds<'b>) {
+        let (lower, upper) = (self.lower, self.upper);
+        (Bounds { lower, upper: Some(separator) }, Bounds { lower: Some(separator), upper })
     }
 }
 
 impl Child {
-    fn of(node: Arc<Node>) -> Child {
+    fn of(node: Node) -> Child {
         let live = node.live();
         Child { node, live }
-    }
-}
-
-impl Separator {
-    fn place(&self) -> Place<'_> {
-        Place { key: &self.key, revision: self.revision }
-    }
-
-    /// Something short that stands between two neighbours: after `left`, not after `right`.
-    fn between(left: &Record, right: &Record) -> Separator {
-        let (before, key) = (left.key(), right.key());
-        if before == key {
-            return Separator { key: key.into(), revision: right.mod_revision() };
-        }
-        let common = before.iter().zip(key).take_while(|(a, b)| a == b).count();
-        Separator { key: key[..=common].into(), revision: i64::MIN }
     }
 }
 
 impl Node {
     fn live(&self) -> u64 {
         match self {
-            Node::Leaf(leaf) => u64::from(leaf.live.count_ones()),
+            Node::Leaf(leaf) => leaf.live(leaf.len),
             Node::Branch(branch) => branch.children.iter().map(|child| child.live).sum(),
         }
     }
 
-    fn slots(&self) -> usize {
+    fn live_before(&self, log: &Log, key: &[u8]) -> u64 {
         match self {
-            Node::Leaf(leaf) => leaf.records.len(),
-            Node::Branch(branch) => branch.children.len(),
-        }
-    }
-
-    fn last_until(&self, place: Place<'_>) -> Option<&Record> {
-        match self {
-            Node::Leaf(leaf) => {
-                let after = leaf.records.partition_point(|record| Place::of(record) <= place);
-                leaf.records.get(after.checked_sub(1)?)
-            }
+            Node::Leaf(leaf) => leaf.live(leaf.index_of(log, key)),
             Node::Branch(branch) => {
-                let at = branch.child_of(place);
-                // A separator may stand before the first record of its child, when that was
-                // removed: then the one searched for is the last of the child before.
-                let older = || branch.children.get(at.checked_sub(1)?)?.node.last();
-                branch.children[at].node.last_until(place).or_else(older)
-            }
-        }
-    }
-
-    fn last(&self) -> Option<&Record> {
-        match self {
-            Node::Leaf(leaf) => leaf.records.last(),
-            Node::Branch(branch) => branch.children.last()?.node.last(),
-        }
-    }
-
-    fn live_before(&self, place: Place<'_>) -> u64 {
-        match self {
-            Node::Leaf(leaf) => {
-                let before = leaf.records.partition_point(|record| Place::of(record) < place);
-                u64::from((leaf.live & mask(before)).count_ones())
-            }
-            Node::Branch(branch) => {
-                let at = branch.child_of(place);
+                let at = branch.child_of(key);
                 let before: u64 = branch.children[..at].iter().map(|child| child.live).sum();
-                before + branch.children[at].node.live_before(place)
+                before + branch.children[at].node.live_before(log, key)
             }
         }
     }
 
-    fn scan<'a>(
-        &'a self,
-        from: Option<Place<'_>>,
-        to: Option<Place<'_>>,
+    fn scan(
+        &self,
+        log: &Log,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
         live_only: bool,
-        visit: &mut dyn FnMut(&'a Record) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(Newest) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         match self {
             Node::Leaf(leaf) => {
-                let start = from.map_or(0, |from| leaf.index_of(from));
-                let end = to.map_or(leaf.records.len(), |to| leaf.index_of(to));
-                for at in start..end {
-                    if !live_only || leaf.live >> at & 1 == 1 {
-                        visit(&leaf.records[at])?;
+                let start = from.map_or(0, |from| leaf.index_of(log, from));
+                let end = to.map_or(leaf.len, |to| leaf.index_of(log, to));
+                for slot in leaf.slots.get(start..end).unwrap_or_default() {
+                    if !live_only || slot.newest.is_live() {
+                        visit(slot.newest)?;
                     }
                 }
             }
@@ -267,7 +251,7 @@ impl Node {
                     if !live_only || child.live > 0 {
                         let from = from.filter(|_| at == start);
                         let to = to.filter(|_| at == end);
-                        child.node.scan(from, to, live_only, visit)?;
+                        child.node.scan(log, from, to, live_only, visit)?;
                     }
                 }
             }
@@ -275,139 +259,254 @@ impl Node {
         ControlFlow::Continue(())
     }
 
-    fn insert(&mut self, place: Place<'_>, record: Record) -> Inserted {
-        let mut inserted = match self {
-            Node::Leaf(leaf) => leaf.insert(place, record),
-            Node::Branch(branch) => branch.insert(place, record),
-        };
-        let slots = self.slots();
-        if slots > NODE_MAX {
-            // Keys are often written in order: leave a full node behind, not two halves.
-            let at_end = self.last().is_some_and(|last| Place::of(last) == place);
-            inserted.split = Some(self.split_off(if at_end { slots - 2 } else { slots / 2 }));
+    fn put(&mut self, log: &Log, key: &[u8], newest: Newest, bounds: Bounds<'_>) -> Placed {
+        match self {
+            Node::Leaf(leaf) => Arc::make_mut(leaf).put(log, key, newest, bounds),
+            Node::Branch(branch) => Arc::make_mut(branch).put(log, key, newest, bounds),
         }
-        inserted
     }
 
-    /// Takes out the record at the place, which is there.
-    fn remove(&mut self, place: Place<'_>) {
+    /// Takes out the key, which is there. Returns whether too little is left.
+    fn remove(&mut self, log: &Log, key: &[u8], bounds: Bounds<'_>) -> bool {
         match self {
             Node::Leaf(leaf) => {
-                let at = leaf.index_of(place);
-                leaf.records.remove(at);
-                leaf.live = leaf.live & mask(at) | leaf.live >> 1 & !mask(at);
-            }
-            Node::Branch(branch) => {
-                let at = branch.child_of(place);
-                let child = &mut branch.children[at];
-                let node = Arc::make_mut(&mut child.node);
-                node.remove(place);
-                child.live = node.live();
-                if node.slots() < NODE_MIN {
-                    branch.join(at.max(1));
+                let leaf = Arc::make_mut(leaf);
+                if let Ok(at) = leaf.search(log, key) {
+                    leaf.slots.copy_within(at + 1..leaf.len, at);
+                    leaf.len -= 1;
                 }
+                leaf.len <= LEAF_MAX / 4
+            }
+            Node::Branch(branch) => {
+                let branch = Arc::make_mut(branch);
+                let at = branch.child_of(key);
+                let child = &mut branch.children[at];
+                let within = bounds.of_child(&branch.separators, at);
+                let is_small = child.node.remove(log, key, within);
+                child.live = child.node.live();
+                if is_small {
+                    branch.join(log, at.max(1), bounds);
+                }
+                branch.children.len() <= BRANCH_MAX / 4
             }
         }
     }
 
-    /// Moves the slots from `at` on to a new node.
-    fn split_off(&mut self, at: usize) -> (Separator, Node) {
-        match self {
-            Node::Leaf(leaf) => {
-                let right = Leaf { records: leaf.records.split_off(at), live: leaf.live >> at };
-                leaf.live &= mask(at);
-                let separator = Separator::between(&leaf.records[at - 1], &right.records[0]);
-                (separator, Node::Leaf(right))
+    /// This node and the next in one, or if that would be too large in two of equal size.
+    fn joined(
+        self,
+        log: &Log,
+        separator: Arc<[u8]>,
+        next: Node,
+        bounds: Bounds<'_>,
+    ) -> (Node, Split) {
+        match (self, next) {
+            (Node::Leaf(left), Node::Leaf(right)) => {
+                let slots = [left.slots(), right.slots()].concat();
+                let leaf =
+                    |bounds, slots| Node::Leaf(Arc::new(Leaf::within(log, bounds, None, slots)));
+                if slots.len() <= LEAF_MAX {
+                    return (leaf(bounds, &slots), None);
+                }
+                let (lower, upper) = slots.split_at(slots.len() / 2);
+                let last = &lower[lower.len() - 1];
+                let separator = between(key_of(log, last), key_of(log, &upper[0]));
+                let (left, right) = bounds.split(&separator);
+                (leaf(left, lower), Some((separator.clone(), leaf(right, upper))))
             }
-            Node::Branch(branch) => {
-                let children = branch.children.split_off(at);
-                let separators = branch.separators.split_off(at);
-                let separator = branch.separators.pop().expect("a branch is split between two");
-                (separator, Node::Branch(Branch { separators, children }))
+            (Node::Branch(left), Node::Branch(right)) => {
+                let mut keys = left.keys();
+                keys.push(separator);
+                keys.extend(right.keys());
+                let children = [&left.children[..], &right.children[..]].concat();
+                let middle = children.len() / 2;
+                let (branch, split) = Branch::fit(bounds, keys, children, middle);
+                (Node::Branch(Arc::new(branch)), split)
             }
+            _ => unreachable!("all leaves are at one depth"),
         }
     }
 }
 
 impl Leaf {
-    /// How many records stand before the place.
-    fn index_of(&self, place: Place<'_>) -> usize {
-        self.records.partition_point(|record| Place::of(record) < place)
+    fn new(shared: usize, slots: &[Slot]) -> Leaf {
+        let mut leaf = Leaf { shared, len: slots.len(), slots: [Slot::default(); LEAF_MAX] };
+        leaf.slots[..slots.len()].copy_from_slice(slots);
+        leaf
     }
 
-    fn insert(&mut self, place: Place<'_>, record: Record) -> Inserted {
-        let at = self.index_of(place);
-        // The predecessor is in this leaf, see `Tree::remove`.
-        let bit = u64::from(!record.is_tombstone()) << at;
-        let older = at.checked_sub(1);
-        if let Some(older) = older.filter(|&older| self.records[older].key() == place.key) {
-            self.live &= !(1 << older);
+    /// With the heads that fit the bounds; `shared` is what the slots' heads come after so far, if
+    /// they all come after the same.
+    fn within(log: &Log, bounds: Bounds<'_>, shared: Option<usize>, slots: &[Slot]) -> Leaf {
+        let mut leaf = Leaf::new(bounds.shared(), slots);
+        if shared != Some(leaf.shared) {
+            for slot in &mut leaf.slots[..leaf.len] {
+                slot.head = head(key_of(log, slot), leaf.shared);
+            }
         }
-        if let Some(same) = self.records.get_mut(at).filter(|same| Place::of(same) == place) {
-            let replaced_bytes = same.payload_len();
-            *same = record;
-            self.live = self.live & !(1 << at) | bit;
-            return Inserted { split: None, replaced_bytes };
+        leaf
+    }
+
+    fn slots(&self) -> &[Slot] {
+        &self.slots[..self.len]
+    }
+
+    fn live(&self, len: usize) -> u64 {
+        self.slots[..len].iter().map(|slot| slot.newest.0 & 1).sum()
+    }
+
+    /// Where the key is, or would be.
+    fn search(&self, log: &Log, key: &[u8]) -> Result<usize, usize> {
+        let head = head(key, self.shared);
+        let start = self.slots().partition_point(|slot| slot.head < head);
+        let alike = self.slots()[start..].iter().take_while(|slot| slot.head == head).count();
+        let alike = &self.slots()[start..start + alike];
+        let found = alike.binary_search_by(|slot| key_of(log, slot).cmp(key));
+        found.map(|at| start + at).map_err(|at| start + at)
+    }
+
+    /// How many keys stand before this one.
+    fn index_of(&self, log: &Log, key: &[u8]) -> usize {
+        self.search(log, key).unwrap_or_else(|at| at)
+    }
+
+    fn put(&mut self, log: &Log, key: &[u8], newest: Newest, bounds: Bounds<'_>) -> Placed {
+        let at = match self.search(log, key) {
+            Ok(at) => {
+                let before = std::mem::replace(&mut self.slots[at].newest, newest);
+                return Placed { before: Some(before), split: None };
+            }
+            Err(at) => at,
+        };
+        if self.len < LEAF_MAX {
+            self.insert(at, key, newest);
+            return Placed { before: None, split: None };
         }
-        if self.records.len() == self.records.capacity() {
-            self.records.reserve_exact(NODE_MAX / 4);
-        }
-        self.records.insert(at, record);
-        self.live = self.live & mask(at) | bit | (self.live & !mask(at)) << 1;
-        Inserted { split: None, replaced_bytes: 0 }
+        // Keys are often written in order: leave a full leaf behind, not two halves.
+        let middle = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
+        let next = self.slots.get(middle).map_or(key, |slot| key_of(log, slot));
+        let separator = between(key_of(log, &self.slots[middle - 1]), next);
+        let (left, right) = bounds.split(&separator);
+        let mut upper = Leaf::within(log, right, Some(self.shared), &self.slots[middle..]);
+        *self = Leaf::within(log, left, Some(self.shared), &self.slots[..middle]);
+        let leaf = if key < &separator[..] { &mut *self } else { &mut upper };
+        leaf.insert(leaf.index_of(log, key), key, newest);
+        Placed { before: None, split: Some((separator, Node::Leaf(Arc::new(upper)))) }
+    }
+
+    fn insert(&mut self, at: usize, key: &[u8], newest: Newest) {
+        self.slots.copy_within(at..self.len, at + 1);
+        self.slots[at] = Slot { head: head(key, self.shared), newest };
+        self.len += 1;
     }
 }
 
 impl Branch {
-    /// The child under which the place is.
-    fn child_of(&self, place: Place<'_>) -> usize {
-        self.separators.partition_point(|separator| separator.place() <= place)
+    fn new(bounds: Bounds<'_>, separators: Vec<Arc<[u8]>>, children: Vec<Child>) -> Branch {
+        let shared = bounds.shared();
+        let separators =
+            separators.into_iter().map(|key| Separator { head: head(&key, shared), key });
+        Branch { shared, separators: separators.collect(), children }
     }
 
-    fn insert(&mut self, place: Place<'_>, record: Record) -> Inserted {
-        let at = self.child_of(place);
+    /// The child under which the key is, or would be.
+    fn child_of(&self, key: &[u8]) -> usize {
+        let head = head(key, self.shared);
+        self.separators.partition_point(|separator| match separator.head.cmp(&head) {
+            Ordering::Equal => &*separator.key <= key,
+            order => order.is_lt(),
+        })
+    }
+
+    fn put(&mut self, log: &Log, key: &[u8], newest: Newest, bounds: Bounds<'_>) -> Placed {
+        let at = self.child_of(key);
         let child = &mut self.children[at];
-        let node = Arc::make_mut(&mut child.node);
-        let mut inserted = node.insert(place, record);
-        if let Some((separator, right)) = inserted.split.take() {
-            self.separators.insert(at, separator);
-            self.children.insert(at + 1, Child::of(Arc::new(right)));
-        }
-        let child = &mut self.children[at];
+        let within = bounds.of_child(&self.separators, at);
+        let Placed { before, split } = child.node.put(log, key, newest, within);
+        let Some((separator, right)) = split else {
+            child.live += u64::from(newest.is_live());
+            child.live -= u64::from(before.is_some_and(Newest::is_live));
+            return Placed { before, split: None };
+        };
         child.live = child.node.live();
-        inserted
+        self.children.insert(at + 1, Child::of(right));
+        let mut keys = self.keys();
+        keys.insert(at, separator);
+        let children = std::mem::take(&mut self.children);
+        // Leave a full branch behind, as with leaves.
+        let at_end = at + 2 == children.len();
+        let middle = if at_end { children.len() - 2 } else { children.len() / 2 };
+        let (branch, split) = Branch::fit(bounds, keys, children, middle);
+        *self = branch;
+        Placed { before, split }
+    }
+
+    /// One branch, or if that would be too large two, divided at `middle`.
+    fn fit(
+        bounds: Bounds<'_>,
+        mut keys: Vec<Arc<[u8]>>,
+        mut children: Vec<Child>,
+        middle: usize,
+    ) -> (Branch, Split) {
+        if children.len() <= BRANCH_MAX {
+            return (Branch::new(bounds, keys, children), None);
+        }
+        let (right_children, right_keys) = (children.split_off(middle), keys.split_off(middle));
+        let separator = keys.pop().expect("a branch is divided between two children");
+        let (left, right) = bounds.split(&separator);
+        let right = Node::Branch(Arc::new(Branch::new(right, right_keys, right_children)));
+        (Branch::new(left, keys, children), Some((separator, right)))
+    }
+
+    fn keys(&self) -> Vec<Arc<[u8]>> {
+        self.separators.iter().map(|separator| separator.key.clone()).collect()
     }
 
     /// Joins child `at` with the one before; both stay, of equal size, if one cannot hold all.
-    fn join(&mut self, at: usize) {
-        let separator = self.separators.remove(at - 1);
-        let right = Arc::unwrap_or_clone(self.children.remove(at).node);
-        let child = &mut self.children[at - 1];
-        let left = Arc::make_mut(&mut child.node);
-        match (&mut *left, right) {
-            (Node::Leaf(left), Node::Leaf(right)) => {
-                left.live |= right.live << left.records.len();
-                left.records.extend(right.records);
-            }
-            (Node::Branch(left), Node::Branch(right)) => {
-                left.separators.push(separator);
-                left.separators.extend(right.separators);
-                left.children.extend(right.children);
-            }
-            _ => unreachable!("all leaves are at one depth"),
-        }
-        let split = (left.slots() > NODE_MAX).then(|| left.split_off(left.slots() / 2));
-        child.live = child.node.live();
+    fn join(&mut self, log: &Log, at: usize, bounds: Bounds<'_>) {
+        let (mut keys, mut children) = (self.keys(), std::mem::take(&mut self.children));
+        let between = keys.remove(at - 1);
+        let (right, left) = (children.remove(at).node, children.remove(at - 1).node);
+        let within = Bounds {
+            lower: at.checked_sub(2).map_or(bounds.lower, |before| Some(&*keys[before])),
+            upper: keys.get(at - 1).map_or(bounds.upper, |next| Some(&**next)),
+        };
+        let (left, split) = left.joined(log, between, right, within);
+        children.insert(at - 1, Child::of(left));
         if let Some((separator, right)) = split {
-            self.separators.insert(at - 1, separator);
-            self.children.insert(at, Child::of(Arc::new(right)));
+            keys.insert(at - 1, separator);
+            children.insert(at, Child::of(right));
+        }
+        *self = Branch::new(bounds, keys, children);
+    }
+}
+
+/// Eight bytes of a key as a number that is ordered as they are; zeros stand after a shorter key.
+/// So a key with a lesser head is less, and nothing is known of keys with the same.
+fn head(key: &[u8], shared: usize) -> u64 {
+    let rest = key.get(shared..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(head) => u64::from_be_bytes(*head),
+        None => {
+            let mut head = [0; 8];
+            head[..rest.len()].copy_from_slice(rest);
+            u64::from_be_bytes(head)
         }
     }
 }
 
-/// The lowest `bits` bits; `bits` is less than 64, as two nodes that are joined have fewer slots.
-fn mask(bits: usize) -> u64 {
-    (1 << bits) - 1
+fn key_of<'a>(log: &'a Log, slot: &Slot) -> &'a [u8] {
+    log.key(slot.newest.at()).expect("the newest version of a key is held")
+}
+
+/// How many bytes two keys share at their beginning.
+fn common(left: &[u8], right: &[u8]) -> usize {
+    left.iter().zip(right).take_while(|(a, b)| a == b).count()
+}
+
+/// Something short that stands between two neighbours: after `left`, not after `right`.
+fn between(left: &[u8], right: &[u8]) -> Arc<[u8]> {
+    right[..=common(left, right)].into()
 }
 
 #[cfg(test)]
@@ -417,113 +516,121 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::record::Draft;
 
-    /// The same as a map, with liveness worked out by looking at all of it.
-    #[derive(Clone, Default)]
-    struct Dumb(BTreeMap<(Vec<u8>, i64), Record>);
+    type Dumb = BTreeMap<Vec<u8>, Newest>;
 
-    impl Dumb {
-        fn scan(&self, from: Place<'_>, to: Option<Place<'_>>, live_only: bool) -> Vec<Record> {
-            let live = |key: &[u8], revision| {
-                !self.0.keys().any(|(other, newer)| other == key && *newer > revision)
-            };
-            self.0
-                .iter()
-                .filter(|((key, revision), record)| {
-                    let place = Place { key, revision: *revision };
-                    let shown = !live_only || live(key, *revision) && !record.is_tombstone();
-                    place >= from && to.is_none_or(|to| place < to) && shown
-                })
-                .map(|(_, record)| record.clone())
-                .collect()
-        }
-    }
-
-    fn scan(tree: &Tree, from: Place<'_>, to: Option<Place<'_>>, live_only: bool) -> Vec<Record> {
+    fn scan(
+        tree: &Tree,
+        log: &Log,
+        from: &[u8],
+        to: Option<&[u8]>,
+        live_only: bool,
+    ) -> Vec<Newest> {
         let mut found = Vec::new();
-        tree.scan(from, to, live_only, &mut |record| {
-            found.push(record.clone());
+        tree.scan(log, from, to, live_only, &mut |newest| {
+            found.push(newest);
             ControlFlow::Continue(())
         });
         found
     }
 
     /// Every node is well-formed; returns the depth.
-    fn check(node: &Node, is_root: bool) -> usize {
-        assert!(node.slots() <= NODE_MAX, "a node is not overfull");
-        assert!(is_root || node.slots() >= 1, "no node is empty");
-        let Node::Branch(branch) = node else { return 1 };
-        assert!(branch.children.len() >= 2, "a branch has two children");
+    fn check(node: &Node, log: &Log, bounds: Bounds<'_>, is_root: bool) -> usize {
+        let is_within = |key: &[u8]| {
+            bounds.lower.is_none_or(|lower| lower <= key)
+                && bounds.upper.is_none_or(|upper| key < upper)
+        };
+        let branch = match node {
+            Node::Leaf(leaf) => {
+                assert_eq!(leaf.shared, bounds.shared());
+                assert!(is_root || leaf.len >= 1, "no leaf is empty");
+                for slot in leaf.slots() {
+                    let key = key_of(log, slot);
+                    assert!(is_within(key));
+                    assert_eq!(slot.head, head(key, leaf.shared));
+                }
+                return 1;
+            }
+            Node::Branch(branch) => branch,
+        };
+        assert_eq!(branch.shared, bounds.shared());
+        assert!((2..=BRANCH_MAX).contains(&branch.children.len()));
         assert_eq!(branch.separators.len() + 1, branch.children.len());
-        for (at, child) in branch.children.iter().enumerate() {
-            assert_eq!(child.live, child.node.live(), "live records are counted");
-            let last = Place::of(child.node.last().expect("no node is empty"));
-            assert!(branch.separators.get(at).is_none_or(|next| last < next.place()));
+        for separator in &*branch.separators {
+            assert!(is_within(&separator.key));
+            assert_eq!(separator.head, head(&separator.key, branch.shared));
         }
-        let depths: Vec<_> =
-            branch.children.iter().map(|child| check(&child.node, false)).collect();
+        let mut depths = Vec::new();
+        for (at, child) in branch.children.iter().enumerate() {
+            assert_eq!(child.live, child.node.live(), "live keys are counted");
+            depths.push(check(&child.node, log, bounds.of_child(&branch.separators, at), false));
+        }
         assert!(depths.windows(2).all(|pair| pair[0] == pair[1]), "all leaves are at one depth");
         depths[0] + 1
     }
 
-    fn same(tree: &Tree, dumb: &Dumb, keys: &[Vec<u8>]) {
-        check(&tree.root, true);
-        let all = (Place::before(&[]), None);
-        for live_only in [false, true] {
-            assert_eq!(scan(tree, all.0, all.1, live_only), dumb.scan(all.0, all.1, live_only));
-        }
-        assert_eq!(tree.bytes(), dumb.0.values().map(Record::payload_len).sum::<u64>());
+    fn same(tree: &Tree, log: &Log, dumb: &Dumb, keys: &[Vec<u8>]) {
+        check(&tree.root, log, Bounds { lower: None, upper: None }, true);
+        let live = dumb.values().filter(|newest| newest.is_live());
+        assert_eq!(tree.live(), live.clone().count() as u64);
+        assert!(scan(tree, log, &[], None, true).iter().eq(live));
+        assert!(scan(tree, log, &[], None, false).iter().eq(dumb.values()));
         for pair in keys.windows(2) {
-            let (from, to) = (Place::before(&pair[0]), Place::after(&pair[1]));
-            let live = dumb.scan(from, Some(to), true);
-            assert_eq!(scan(tree, from, Some(to), true), live);
-            assert_eq!(tree.count_live(from, Some(to)), live.len() as u64);
-            let newest = dumb.0.range(..=(pair[0].clone(), 20)).next_back();
-            let newest = newest.filter(|((key, _), _)| *key == pair[0]).map(|(_, record)| record);
-            assert_eq!(tree.version(&pair[0], 20), newest);
+            assert_eq!(tree.get(log, &pair[0]), dumb.get(&pair[0]).copied());
+            let (from, to) = (pair[0].clone(), pair[1].clone().max(pair[0].clone()));
+            let within: Vec<_> = dumb.range(from.clone()..to.clone()).map(|(_, n)| *n).collect();
+            assert_eq!(scan(tree, log, &from, Some(&to), false), within);
+            let live: Vec<_> = within.into_iter().filter(|newest| newest.is_live()).collect();
+            assert_eq!(scan(tree, log, &from, Some(&to), true), live);
+            assert_eq!(tree.count_live(log, &from, Some(&to)), live.len() as u64);
         }
     }
 
+    /// Keys that share long beginnings with some and nothing with others, and that are beginnings
+    /// of each other.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        let beginning = prop::sample::select(vec!["", "", "abcdefghij", "abcdefghijklmnopqrst"]);
+        (beginning, prop::collection::vec(0u8..4, 1..12), 0usize..12).prop_map(
+            |(beginning, rest, cut)| {
+                let rest = &rest[..rest.len().min(cut).max(1)];
+                [beginning.as_bytes(), rest].concat()
+            },
+        )
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(500))]
         #[test]
         fn tree_is_a_map_and_old_roots_stay(
-            steps in prop::collection::vec(
-                (prop::collection::vec(0u8..4, 1..4), 0u8..10, 0usize..200), 1..150),
+            steps in prop::collection::vec((key(), 0u8..10, any::<prop::sample::Index>()), 1..200),
         ) {
-            let (mut tree, mut dumb, mut kept) = (Tree::default(), Dumb::default(), Vec::new());
+            let (mut tree, mut log) = (Tree::default(), Log::default());
+            let (mut dumb, mut kept) = (Dumb::new(), Vec::new());
             let keys: Vec<_> = steps.iter().map(|(key, ..)| key.clone()).collect();
-            for (revision, (key, kind, pick)) in steps.iter().enumerate() {
-                let revision = revision as i64 / 2;
-                match kind {
-                    // A removal, of what no read of the newest would miss.
-                    0..4 => {
-                        let victims: Vec<_> = dumb.0.keys().cloned().collect();
-                        if let Some((key, revision)) = victims.get(pick % victims.len().max(1)) {
-                            let place = Place { key, revision: *revision };
-                            let newer = victims.iter().any(|(k, r)| k == key && r > revision);
-                            if newer || dumb.0[&(key.clone(), *revision)].is_tombstone()
-                                && !victims.iter().any(|(k, r)| k == key && r < revision) {
-                                tree.remove(place);
-                                dumb.0.remove(&(key.clone(), *revision));
-                            }
-                        }
+            for (key, kind, pick) in &steps {
+                let some = (!dumb.is_empty()).then(|| dumb.keys().nth(pick.index(dumb.len())));
+                let some = some.flatten().cloned();
+                match (kind, some) {
+                    (0..3, Some(key)) => {
+                        tree.remove(&log, &key);
+                        dumb.remove(&key);
                     }
-                    4..6 => {
-                        tree.insert(Record::tombstone(key, revision));
-                        dumb.0.insert((key.clone(), revision), Record::tombstone(key, revision));
-                    }
-                    6 => kept.push((tree.clone(), dumb.clone())),
-                    _ => {
-                        let record = Record::put(key, &vec![1; *pick], revision, 1, revision, 0);
-                        tree.insert(record.clone());
-                        dumb.0.insert((key.clone(), revision), record);
+                    (3, _) => kept.push((tree.clone(), log.clone(), dumb.clone())),
+                    (_, some) => {
+                        let key = if *kind == 4 { some.as_ref().unwrap_or(key) } else { key };
+                        let newest = Newest::new(log.end(), *kind > 5);
+                        prop_assert_eq!(tree.put(&log, key, newest), dumb.insert(key.clone(), newest));
+                        log.push(&Draft {
+                            key, value: b"", mod_revision: 1, version: 1, create_revision: 1,
+                            lease: 0, link: None,
+                        });
                     }
                 }
             }
-            kept.push((tree, dumb));
-            for (tree, dumb) in &kept {
-                same(tree, dumb, &keys);
+            kept.push((tree, log, dumb));
+            for (tree, log, dumb) in &kept {
+                same(tree, log, dumb, &keys);
             }
         }
     }

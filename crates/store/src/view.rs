@@ -9,37 +9,38 @@ use crate::command::{
     Compare, CompareResult, CompareTarget, KeyValue, LeaseId, Limits, Op, Operand, Range, Refusal,
     Revision, SortOrder, SortTarget, Txn,
 };
+use crate::log::Log;
 use crate::outcome::{OpOutcome, RangeResult, TxnOutcome};
 use crate::record::Record;
-use crate::tree::{Place, Tree};
-
-/// So many versions of one key are stepped over before it is searched for instead.
-const STEPS_MAX: u32 = 16;
+use crate::tree::{Newest, Tree};
 
 /// The store at one moment. Cheap to take and to clone; later writes, compactions and sweeps do not
 /// change it. It keeps alive what it shows, so keep it no longer than it is read.
 #[derive(Clone, Debug)]
 pub struct View {
+    /// Where in the log the newest version of each key is.
     pub(crate) tree: Tree,
+    pub(crate) log: Log,
     pub(crate) revision: i64,
     /// The oldest readable revision; -1 before the first compaction.
     pub(crate) compacted: i64,
 }
 
-/// A range of keys as places in the tree: from the first up to but without the second.
-pub(crate) struct Span<'a> {
-    from: Place<'a>,
-    to: Option<Place<'a>>,
+/// A range of keys, as requests say it.
+#[derive(Clone, Copy)]
+pub(crate) enum Span<'a> {
+    One(&'a [u8]),
+    /// From the first up to but without the second; no second is the end.
+    From(&'a [u8], Option<&'a [u8]>),
 }
 
 impl<'a> Span<'a> {
     pub(crate) fn new(key: &'a [u8], range_end: &'a [u8]) -> Span<'a> {
-        let to = match range_end {
-            [] => Some(Place::after(key)),
-            [0] => None,
-            end => Some(Place::before(end)),
-        };
-        Span { from: Place::before(key), to: to.map(|to| to.max(Place::before(key))) }
+        match range_end {
+            [] => Span::One(key),
+            [0] => Span::From(key, None),
+            end => Span::From(key, Some(end.max(key))),
+        }
     }
 }
 
@@ -62,11 +63,11 @@ impl View {
     /// Bytes of keys and values of all versions held, those of history included. The one figure
     /// that depends on how far the store has been swept.
     pub fn bytes(&self) -> u64 {
-        self.tree.bytes()
+        self.log.bytes()
     }
 
     /// Reads a range. Costs O(log n + answer) at the view's revision, count included; at an
-    /// older one, or with filters or an order, O(versions in the range).
+    /// older one, or with filters or an order, O(log n) for each key in the range.
     ///
     /// # Errors
     /// What [`Range::check`] says, [`Refusal::Compacted`] or [`Refusal::FutureRevision`].
@@ -123,19 +124,34 @@ impl View {
         let span = Span::new(&compare.key, &compare.range_end);
         self.scan_live(&span, &mut |record| {
             any = true;
-            all = holds_for(compare, Some(record));
+            all = holds_for(compare, Some(&record));
             if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         if any { all } else { holds_for(compare, None) }
+    }
+
+    /// The key as it is now, if it exists.
+    pub(crate) fn live_version(&self, key: &[u8]) -> Option<Record<'_>> {
+        let newest = self.tree.get(&self.log, key).filter(|newest| newest.is_live())?;
+        self.log.get(newest.at())
     }
 
     /// Shows each key that exists, as it is now, in order.
     pub(crate) fn scan_live<'a>(
         &'a self,
         span: &Span<'_>,
-        visit: &mut dyn FnMut(&'a Record) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(Record<'a>) -> ControlFlow<()>,
     ) {
-        self.tree.scan(span.from, span.to, true, visit);
+        match *span {
+            Span::One(key) => {
+                if let Some(record) = self.live_version(key) {
+                    let _only_one = visit(record);
+                }
+            }
+            Span::From(from, to) => self.tree.scan(&self.log, from, to, true, &mut |newest| {
+                self.log.get(newest.at()).map_or(ControlFlow::Continue(()), &mut *visit)
+            }),
+        }
     }
 
     /// The answer to a well-formed range at a readable revision.
@@ -159,11 +175,11 @@ impl View {
         if let Some(limit) = limit {
             found.truncate(limit);
         }
-        let kvs = found.into_iter().map(|record| answer(record, range)).collect();
+        let kvs = found.iter().map(|record| answer(record, range)).collect();
         RangeResult { kvs, more, count }
     }
 
-    fn fetch_current(&self, span: &Span<'_>, fetch: Option<usize>) -> (Vec<&Record>, i64) {
+    fn fetch_current(&self, span: &Span<'_>, fetch: Option<usize>) -> (Vec<Record<'_>>, i64) {
         let mut found = Vec::new();
         let wanted = fetch.unwrap_or(usize::MAX);
         if wanted > 0 {
@@ -176,11 +192,11 @@ impl View {
                 }
             });
         }
-        // A fetch that came to its own end has counted already.
-        let count = if found.len() < wanted {
-            found.len() as u64
-        } else {
-            self.tree.count_live(span.from, span.to)
+        let count = match *span {
+            // A fetch that came to its own end has counted already.
+            _ if found.len() < wanted => found.len() as u64,
+            Span::One(key) => u64::from(self.live_version(key).is_some()),
+            Span::From(from, to) => self.tree.count_live(&self.log, from, to),
         };
         (found, count as i64)
     }
@@ -190,7 +206,7 @@ impl View {
         span: &Span<'_>,
         revision: i64,
         fetch: Option<usize>,
-    ) -> (Vec<&Record>, i64) {
+    ) -> (Vec<Record<'_>>, i64) {
         let (mut found, mut count) = (Vec::new(), 0);
         let wanted = fetch.unwrap_or(usize::MAX);
         self.scan_past(span, revision, &mut |record| {
@@ -203,46 +219,22 @@ impl View {
     }
 
     /// Shows each key that existed at a revision, as it was, in order.
-    fn scan_past<'a>(&'a self, span: &Span<'_>, revision: i64, visit: &mut dyn FnMut(&'a Record)) {
-        let mut from = span.from;
-        loop {
-            let mut newest: Option<&'a Record> = None;
-            let mut steps = 0;
-            let mut skip: Option<&'a Record> = None;
-            self.tree.scan(from, span.to, false, &mut |record| {
-                let same = newest.is_some_and(|newest| newest.key() == record.key());
-                steps = if same { steps + 1 } else { 0 };
-                if !same && let Some(done) = newest.filter(|done| shows(done, revision)) {
-                    visit(done);
-                }
-                if !same || record.mod_revision() <= revision {
-                    newest = Some(record);
-                }
-                if steps < STEPS_MAX {
-                    return ControlFlow::Continue(());
-                }
-                // A key with a long history: find its version, and go on behind it.
-                skip = Some(record);
-                ControlFlow::Break(())
-            });
-            let Some(skipped) = skip else {
-                if let Some(done) = newest.filter(|done| shows(done, revision)) {
-                    visit(done);
-                }
-                return;
-            };
-            let done = self.tree.version(skipped.key(), revision);
-            if let Some(done) = done.filter(|done| shows(done, revision)) {
-                visit(done);
+    fn scan_past<'a>(&'a self, span: &Span<'_>, revision: i64, visit: &mut dyn FnMut(Record<'a>)) {
+        let bound = self.log.find(revision + 1);
+        let mut show = |newest: Newest| {
+            let then = self.log.version_before(newest.at(), bound);
+            if let Some(record) = then.filter(|record| !record.is_tombstone()) {
+                visit(record);
             }
-            from = Place::after(skipped.key());
+            ControlFlow::Continue(())
+        };
+        match *span {
+            Span::One(key) => {
+                let _only_one = self.tree.get(&self.log, key).map(show);
+            }
+            Span::From(from, to) => self.tree.scan(&self.log, from, to, false, &mut show),
         }
     }
-}
-
-/// Whether the newest version of a key until a revision is a key that exists.
-fn shows(record: &Record, revision: i64) -> bool {
-    record.mod_revision() <= revision && !record.is_tombstone()
 }
 
 fn has_filters(range: &Range) -> bool {
@@ -252,31 +244,27 @@ fn has_filters(range: &Range) -> bool {
         || range.max_create_revision != 0
 }
 
-fn passes(range: &Range, record: &Record) -> bool {
+fn passes(range: &Range, record: &Record<'_>) -> bool {
     let within = |at: i64, min: i64, max: i64| (min == 0 || at >= min) && (max == 0 || at <= max);
     !has_filters(range)
-        || within(record.mod_revision(), range.min_mod_revision, range.max_mod_revision)
-            && within(
-                record.create_revision(),
-                range.min_create_revision,
-                range.max_create_revision,
-            )
+        || within(record.mod_revision, range.min_mod_revision, range.max_mod_revision)
+            && within(record.create_revision, range.min_create_revision, range.max_create_revision)
 }
 
-fn sort(found: &mut [&Record], range: &Range) {
+fn sort(found: &mut [Record<'_>], range: &Range) {
     match range.sort_target {
         SortTarget::Key | SortTarget::Unknown(_) => {}
-        SortTarget::Version => found.sort_by_key(|record| record.version()),
-        SortTarget::Create => found.sort_by_key(|record| record.create_revision()),
-        SortTarget::Mod => found.sort_by_key(|record| record.mod_revision()),
-        SortTarget::Value => found.sort_by(|a, b| a.value().cmp(b.value())),
+        SortTarget::Version => found.sort_by_key(|record| record.version),
+        SortTarget::Create => found.sort_by_key(|record| record.create_revision),
+        SortTarget::Mod => found.sort_by_key(|record| record.mod_revision),
+        SortTarget::Value => found.sort_by(|a, b| a.value.cmp(b.value)),
     }
     if range.sort_order == SortOrder::Descend {
         found.reverse();
     }
 }
 
-fn answer(record: &Record, range: &Range) -> KeyValue {
+fn answer(record: &Record<'_>, range: &Range) -> KeyValue {
     let mut kv = record.key_value();
     if range.keys_only {
         kv.value = Bytes::new();
@@ -290,40 +278,40 @@ fn answer(record: &Record, range: &Range) -> KeyValue {
 }
 
 /// Whether a comparison is true of a key, or of the absence of any.
-fn holds_for(compare: &Compare, record: Option<&Record>) -> bool {
-    let number = |stored: fn(&Record) -> i64, given: Option<i64>| {
+fn holds_for<'a>(compare: &Compare, record: Option<&Record<'a>>) -> bool {
+    let number = |stored: fn(&Record<'a>) -> i64, given: Option<i64>| {
         record.map_or(0, stored).cmp(&given.unwrap_or(0))
     };
     let order = match compare.target {
         CompareTarget::Value => match (record, &compare.operand) {
             // No value is unequal to nothing, too.
             (None, _) => return false,
-            (Some(record), Operand::Value(given)) => record.value().cmp(given),
-            (Some(record), _) => record.value().cmp(&[]),
+            (Some(record), Operand::Value(given)) => record.value.cmp(given),
+            (Some(record), _) => record.value.cmp(&[]),
         },
         CompareTarget::Version => number(
-            Record::version,
+            |record| record.version,
             match compare.operand {
                 Operand::Version(given) => Some(given),
                 _ => None,
             },
         ),
         CompareTarget::Create => number(
-            Record::create_revision,
+            |record| record.create_revision,
             match compare.operand {
                 Operand::Create(given) => Some(given),
                 _ => None,
             },
         ),
         CompareTarget::Mod => number(
-            Record::mod_revision,
+            |record| record.mod_revision,
             match compare.operand {
                 Operand::Mod(given) => Some(given),
                 _ => None,
             },
         ),
         CompareTarget::Lease => number(
-            Record::lease,
+            |record| record.lease,
             match compare.operand {
                 Operand::Lease(given) => Some(given),
                 _ => None,
