@@ -6,10 +6,11 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::block_buffer::BlockBuffer;
 use crate::checksum::Hasher;
 use crate::sector::{
-    BLOCK, BLOCK_SECTORS, CONTENT, SECTOR, Salt, Sector, content, gather, scatter, seal, word32,
-    word64,
+    BLOCK, BLOCK_SECTORS, CONTENT, SECTOR, Salt, Sector, content, gather, scatter, scatter_zeros,
+    seal, word32, word64,
 };
 use crate::{EntryId, HardState, Record};
 
@@ -212,13 +213,13 @@ impl Draft<'_> {
         salt: Salt,
         offset: u64,
         segment_len: u64,
-        buffer: &mut Vec<u8>,
+        buffer: &mut BlockBuffer,
     ) -> Chain {
         let lead = if offset == 0 { BLOCK } else { 0 };
-        buffer.clear();
-        buffer.resize(lead + self.sectors as usize * SECTOR, 0);
+        buffer.set_len(lead + self.sectors as usize * SECTOR);
         if lead > 0 {
             let header = SegmentHeader { salt, len: segment_len, previous: self.previous };
+            buffer[..lead].fill(0);
             for sector in buffer[..lead].chunks_exact_mut(SECTOR) {
                 scatter(sector, 0, &header.encode());
             }
@@ -231,6 +232,7 @@ impl Draft<'_> {
         chain
     }
 
+    /// Fills in all contents: nothing shows of what the sectors held before.
     fn fill(&self, wal_id: u64, sectors: &mut [u8]) -> Chain {
         let mut table = Vec::with_capacity(ROW * self.records.len());
         let mut at = HEAD + ROW * self.records.len();
@@ -258,6 +260,7 @@ impl Draft<'_> {
         scatter(sectors, 0, &head.encode(HEAD_MAGIC));
         scatter(sectors, HEAD, &table);
         let end = self.sectors as usize * CONTENT;
+        scatter_zeros(sectors, at, end - HEAD - table.len());
         scatter(sectors, end - HEAD - table.len(), &table);
         scatter(sectors, end - HEAD, &head.encode(TRAILER_MAGIC));
         Chain { batch: head.batch, hash: head.hash, last }
@@ -468,8 +471,13 @@ mod tests {
                 let previous = Chain::start(5);
                 let hard_state = HardState { term: 1, vote: 2 };
                 let draft = Draft { previous, hard_state, commit: 3, records: &records, sectors };
-                let mut buffer = Vec::new();
+                let mut buffer = BlockBuffer::default();
                 let chain = draft.encode(salt, slot as u64, 1 << 20, &mut buffer);
+                // A buffer that held other bytes before.
+                let mut used = BlockBuffer::zeroed(buffer.len());
+                used.fill(0xa5);
+                draft.encode(salt, slot as u64, 1 << 20, &mut used);
+                assert!(*used == *buffer, "what was there before shows");
                 let mut segment = vec![0; slot];
                 segment.extend_from_slice(&buffer);
                 let found = find(&segment, salt, slot).unwrap();

@@ -70,4 +70,15 @@ pub trait DiskFile: Send + Sync + 'static {
 
     /// Makes all bytes written up to now, and the length, durable.
     fn sync(&self) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`, over bytes that exist, and makes them durable: a write
+    /// and a sync, in one operation where the disk has one that costs less. Until it has returned,
+    /// a crash may keep any subset of the 512-byte sectors; after an error nothing is known.
+    ///
+    /// Begin `bytes` at a multiple of 4096 in memory, and `offset` and length likewise: some disks
+    /// take only that the cheap way.
+    fn write_durably(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.write_at(bytes, offset)?;
+        self.sync()
+    }
 }

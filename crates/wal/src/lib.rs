@@ -31,6 +31,7 @@
 //! fails on demand, for tests and simulators.
 
 mod batch;
+mod block_buffer;
 mod checksum;
 mod disk;
 mod error;

@@ -125,6 +125,18 @@ pub(crate) fn scatter(sectors: &mut [u8], at: usize, from: &[u8]) {
     }
 }
 
+/// Fills the joined contents of sectors in a row with zeros, from byte `from` to byte `to`.
+pub(crate) fn scatter_zeros(sectors: &mut [u8], from: usize, to: usize) {
+    let mut at = from;
+    while at < to {
+        let inside = at % CONTENT;
+        let start = at / CONTENT * SECTOR + FRAME + inside;
+        let len = (CONTENT - inside).min(to - at);
+        sectors[start..start + len].fill(0);
+        at += len;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::block_buffer::BlockBuffer;
 use crate::disk::{Disk, DiskFile};
 
 /// Bytes written at once when filling with zeros.
@@ -52,7 +53,7 @@ impl<D: Disk> Preparation<D> {
     pub fn run(self) -> io::Result<Prepared<D>> {
         let file = self.disk.create(&self.name)?;
         file.allocate(self.len)?;
-        let zeros = vec![0; FILL_BYTES.min(self.len as usize)];
+        let zeros = BlockBuffer::zeroed(FILL_BYTES.min(self.len as usize));
         let mut at = 0;
         while at < self.len {
             let len = zeros.len().min((self.len - at) as usize);

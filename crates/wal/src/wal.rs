@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::batch::{Chain, Draft, sectors_for};
+use crate::block_buffer::BlockBuffer;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{WalError, tried};
 use crate::meta::{self, COPIES, Meta, MetaFiles};
@@ -41,7 +42,7 @@ pub struct Wal<D: Disk> {
     /// Makes the temporary names of spares unique within this process.
     spare_number: AtomicU64,
     /// The bytes of the batch being written.
-    buffer: Vec<u8>,
+    buffer: BlockBuffer,
     syncs: u64,
 }
 
@@ -153,7 +154,7 @@ impl<D: Disk> Wal<D> {
             spares: Vec::new(),
             preparing: AtomicBool::new(false),
             spare_number: AtomicU64::new(0),
-            buffer: Vec::new(),
+            buffer: BlockBuffer::default(),
             syncs,
         };
         Ok((wal, recovered))
@@ -191,7 +192,7 @@ impl<D: Disk> Wal<D> {
             spares: vec![first],
             preparing: AtomicBool::new(false),
             spare_number: AtomicU64::new(0),
-            buffer: Vec::new(),
+            buffer: BlockBuffer::default(),
             syncs: syncs + 1,
         };
         tried(|| "beginning the first segment".into(), wal.next_segment(0))?;
@@ -335,8 +336,7 @@ impl<D: Disk> Wal<D> {
         let salt = Salt { wal_id: self.meta.wal_id, segment: self.active.number };
         let at = self.active.at;
         let chain = draft.encode(salt, at, self.active.len, &mut self.buffer);
-        self.active.file.write_at(&self.buffer, at)?;
-        self.active.file.sync()?;
+        self.active.file.write_durably(&self.buffer, at)?;
         self.syncs += 1;
 
         // Durable from here on.
@@ -354,9 +354,7 @@ impl<D: Disk> Wal<D> {
         self.chain = chain;
         self.commit = commit;
         self.active.at = end;
-        if self.buffer.capacity() > BUFFER_BYTES_KEPT {
-            self.buffer = Vec::new();
-        }
+        self.buffer.shrink(BUFFER_BYTES_KEPT);
         Ok(())
     }
 
