@@ -11,6 +11,7 @@ use std::io::{IoSlice, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
@@ -21,6 +22,9 @@ use crate::sector::BLOCK;
 
 /// Name of the file that carries the lock. It stays empty.
 const LOCK_NAME: &str = "LOCK";
+
+/// How long work that nobody waits for leaves the disk to others after each piece.
+const REST: Duration = Duration::from_millis(3);
 
 /// What opens a file so that writes go past the page cache.
 const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
@@ -167,6 +171,10 @@ impl Disk for FileDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.directory.handle.sync_all()
+    }
+
+    fn give_way(&self) {
+        std::thread::sleep(REST);
     }
 
     fn unique_number(&self) -> io::Result<u64> {

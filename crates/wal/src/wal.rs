@@ -13,7 +13,7 @@ use crate::meta::{self, COPIES, Meta, MetaFiles};
 use crate::places::{Place, Places, Reader};
 use crate::recovery::Recovery;
 use crate::sector::{BLOCK, SECTOR, Salt};
-use crate::segment::{self, Preparation, Prepared};
+use crate::segment::{self, Patience, Preparation, Prepared};
 use crate::{Batch, HardState, Identity, Options, Record, Recovered};
 
 /// Memory kept between appends for the bytes of a batch.
@@ -41,6 +41,8 @@ pub struct Wal<D: Disk> {
     preparing: AtomicBool,
     /// Makes the temporary names of spares unique within this process.
     spare_number: AtomicU64,
+    /// Bytes left in the active segment, for the pace of preparations.
+    room: Arc<AtomicU64>,
     /// The bytes of the batch being written.
     buffer: BlockBuffer,
     syncs: u64,
@@ -140,6 +142,7 @@ impl<D: Disk> Wal<D> {
             .iter()
             .map(|one| Segment { number: one.number, len: one.len, base: one.base })
             .collect();
+        let room = Arc::new(AtomicU64::new(active.len - active.at));
         let wal = Wal {
             disk,
             lock,
@@ -154,6 +157,7 @@ impl<D: Disk> Wal<D> {
             spares: Vec::new(),
             preparing: AtomicBool::new(false),
             spare_number: AtomicU64::new(0),
+            room,
             buffer: BlockBuffer::default(),
             syncs,
         };
@@ -171,7 +175,13 @@ impl<D: Disk> Wal<D> {
     ) -> Result<Wal<D>, WalError> {
         let len = segment_len(&options, 0);
         let name = "spare-first.tmp".to_string();
-        let preparation = Preparation { disk: disk.clone(), _lock: lock.clone(), name, len };
+        let preparation = Preparation {
+            disk: disk.clone(),
+            _lock: lock.clone(),
+            name,
+            len,
+            patience: Patience::none(),
+        };
         let first = tried(|| "preparing the first segment".into(), preparation.run())?;
         let mut wal = Wal {
             disk,
@@ -192,6 +202,7 @@ impl<D: Disk> Wal<D> {
             spares: vec![first],
             preparing: AtomicBool::new(false),
             spare_number: AtomicU64::new(0),
+            room: Arc::default(),
             buffer: BlockBuffer::default(),
             syncs: syncs + 1,
         };
@@ -250,7 +261,7 @@ impl<D: Disk> Wal<D> {
         if !soon || !self.spares.is_empty() || self.preparing.swap(true, Ordering::Relaxed) {
             return None;
         }
-        Some(self.preparation(segment_len(&self.options, 0)))
+        Some(self.preparation(segment_len(&self.options, 0), Patience::with(&self.room)))
     }
 
     /// Keeps a prepared segment until it is needed.
@@ -341,6 +352,7 @@ impl<D: Disk> Wal<D> {
 
         // Durable from here on.
         let end = at + self.buffer.len() as u64;
+        self.room.store(self.active.len - end, Ordering::Relaxed);
         let place = Place {
             first: batch.records[0].id.index,
             last: chain.last.index,
@@ -372,7 +384,7 @@ impl<D: Disk> Wal<D> {
             Some(at) => self.spares.swap_remove(at),
             None => {
                 self.syncs += 1;
-                self.preparation(needed).run()?
+                self.preparation(needed, Patience::none()).run()?
             }
         };
         let number = self.active.number + 1;
@@ -386,13 +398,14 @@ impl<D: Disk> Wal<D> {
         self.segments.push_back(Segment { number, len: spare.len, base: self.chain });
         self.reader.change(|places| places.add_file(number, spare.file.clone()));
         self.active = Active { number, file: spare.file, len: spare.len, at: 0 };
+        self.room.store(spare.len, Ordering::Relaxed);
         Ok(())
     }
 
-    fn preparation(&self, len: u64) -> Preparation<D> {
+    fn preparation(&self, len: u64, patience: Patience) -> Preparation<D> {
         let number = self.spare_number.fetch_add(1, Ordering::Relaxed);
         let name = format!("spare-{number}.tmp");
-        Preparation { disk: self.disk.clone(), _lock: self.lock.clone(), name, len }
+        Preparation { disk: self.disk.clone(), _lock: self.lock.clone(), name, len, patience }
     }
 
     fn drop_segments(&mut self, keep: u64) -> io::Result<()> {
