@@ -1,7 +1,7 @@
 //! A disk that stalls holds up writes, and nothing else: reads go on.
 //!
 //! The stall is made from outside: the member runs under `strace`, which holds every
-//! sync after the first hundred for two seconds. Where there is no `strace`, or it
+//! sync, and write that is one, after the first hundred for two seconds. Where there is no `strace`, or it
 //! may not trace, the test skips, and says so.
 
 // Tests may unwrap, and so may what only they use.
@@ -23,9 +23,9 @@ const STALL_MICROS: u64 = 2_000_000;
 const READ_LIMIT: Duration = Duration::from_millis(700);
 
 fn strace_works() -> bool {
-    let inject = "--inject=fdatasync:delay_enter=1:when=1000+";
+    let inject = "--inject=pwritev2:delay_enter=1:when=1000+";
     Command::new("strace")
-        .args(["-f", "--trace=fdatasync", inject, "--", "true"])
+        .args(["-f", "--trace=pwritev2", inject, "--", "true"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -46,10 +46,11 @@ fn reads_go_on_while_the_disk_stalls() {
     }
     alone(async {
         let mut cluster = Cluster::new(Kind::under_test(), 1, &[]);
-        let inject = format!("--inject=fdatasync,fsync:delay_enter={STALL_MICROS}:when=100+");
+        let inject =
+            format!("--inject=fdatasync,fsync,pwritev2:delay_enter={STALL_MICROS}:when=100+");
         // With -D the tracer is the grandchild: the process that we start is the member.
         let wrapper = ["strace", "-D", "-f", "-q", "-o", "/dev/null"];
-        let trace = ["--seccomp-bpf", "--trace=fdatasync,fsync", &inject, "--"];
+        let trace = ["--seccomp-bpf", "--trace=fdatasync,fsync,pwritev2", &inject, "--"];
         cluster.members[0].wrapper = wrapper.iter().chain(&trace).map(|&s| s.to_owned()).collect();
         cluster.members[0].start();
         member_serves(&mut cluster.members[0]).await;
