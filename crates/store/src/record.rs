@@ -157,18 +157,22 @@ fn write(block: &mut Vec<u8>, mut number: u64) {
     block.push(number as u8);
 }
 
-/// The number at `at`, and where it ends.
-fn read(block: &[u8], mut at: usize) -> (u64, usize) {
-    let (mut number, mut shift) = (0, 0);
-    loop {
-        let byte = block[at];
-        number |= u64::from(byte & 0x7f) << shift;
-        at += 1;
+/// The number at `at`, and where it ends. Most have one byte.
+#[inline]
+fn read(block: &[u8], at: usize) -> (u64, usize) {
+    let byte = block[at];
+    if byte < 0x80 { (u64::from(byte), at + 1) } else { read_long(block, at) }
+}
+
+fn read_long(block: &[u8], at: usize) -> (u64, usize) {
+    let mut number = 0;
+    for (nth, &byte) in block[at..].iter().enumerate() {
+        number |= u64::from(byte & 0x7f) << (7 * nth);
         if byte < 0x80 {
-            return (number, at);
+            return (number, at + nth + 1);
         }
-        shift += 7;
     }
+    unreachable!("a record ends with its value, not within a number")
 }
 
 #[cfg(test)]
