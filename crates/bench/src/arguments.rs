@@ -37,7 +37,7 @@ pub enum Command {
 Names for --only: put, get, sget, range, count, txn, mixed, each also with its clients (put-64),
 and limits, keys, values, failover.")]
 pub struct Compare {
-    /// A few minutes: fewer rows, short windows [default]
+    /// A few minutes, as without it: fewer rows, short windows
     #[arg(long, conflicts_with = "full")]
     pub quick: bool,
     /// Everything: some forty minutes
