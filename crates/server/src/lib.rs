@@ -31,6 +31,7 @@
 
 mod api;
 mod clients;
+mod company;
 pub mod config;
 mod desk;
 mod disk_thread;

@@ -6,6 +6,7 @@
 //! as all the rest of a message's way: what a peer sends is handled, and what the replica sends
 //! is written to the socket, in the same turn of one loop.
 
+use crate::company::{Company, Proposes};
 use crate::desk::{Counter, Mail};
 use crate::disk_thread::Work;
 use crate::transport::Outgoing;
@@ -51,9 +52,14 @@ pub async fn run<D: Disk>(
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_tick));
     let mut round = Round::default();
     let mut outbox = Outbox::default();
+    let mut company = Company::default();
     let mut leader = None;
     loop {
         if round.inputs.is_empty() && !std::mem::take(&mut outbox.more) {
+            let wake_up = company.until().map_or(next_tick, |until| next_tick.min(until));
+            if alarm.deadline() != wake_up {
+                alarm.as_mut().reset(wake_up);
+            }
             tokio::select! {
                 biased;
                 _ = inbox.recv_many(&mut round.mails, ROUND_MAILS_MAX) => {}
@@ -72,9 +78,15 @@ pub async fn run<D: Disk>(
             round.inputs.push(Input::Tick);
             // After a pause time goes on from now: a burst of ticks would only start elections.
             next_tick = if now > next_tick + tick { now + tick } else { next_tick + tick };
-            alarm.as_mut().reset(next_tick);
         }
         deliveries.send(round.promises.drain(..));
+        let status = replica.status();
+        let proposes = match status.role {
+            RoleName::Leader if status.durable == status.last.index => Proposes::ToAnIdleDisk,
+            RoleName::Leader => Proposes::ToABusyDisk,
+            _ => Proposes::Nothing,
+        };
+        company.gather(&mut round.inputs, proposes, now);
         replica.handle(round.inputs.drain(..), &mut outbox);
         round.permits.clear();
         deliveries.deliver(&mut outbox, &mut round.inputs);
