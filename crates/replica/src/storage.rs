@@ -6,7 +6,7 @@ use raft::{
 use raft::{Message, Term, Ticket};
 use std::fmt;
 use std::io;
-use wal::{Batch, Disk, EntryId, Identity, Options, Preparation, Prepared, Record, Wal, WalError};
+use wal::{Batch, Disk, EntryId, Identity, Options, Record, Wal, WalError};
 
 /// A member's disk. One thread owns it.
 pub struct Storage<D: Disk> {
@@ -119,16 +119,6 @@ impl<D: Disk> Storage<D> {
             }
             read => read?.into_iter().map(entry).collect(),
         }
-    }
-
-    /// A segment that should be prepared, on any thread.
-    pub fn wants_segment(&self) -> Option<Preparation<D>> {
-        self.wal.wants_segment()
-    }
-
-    /// Takes a prepared segment.
-    pub fn adopt(&mut self, prepared: Prepared<D>) {
-        self.wal.adopt(prepared);
     }
 
     /// Bytes of all files.

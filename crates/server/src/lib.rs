@@ -8,7 +8,6 @@
 //! | `net-0`.. | clients' connections, each on one thread for its life; reads are answered here |
 //! | `node` | the replica, and the streams to its peers: what arrived is one batch; busy clients do not delay heartbeats |
 //! | `disk` | the log: whatever queued up during one sync is the next batch |
-//! | `prepare` | fills the next segment of the log, now and then |
 //! | main | starts, waits for a signal, stops |
 //!
 //! A write crosses two seams: from a network thread to the node and back (`desk`). What is read

@@ -154,7 +154,7 @@ pub struct Running {
     control: Runtime,
     node: JoinHandle<()>,
     disk: JoinHandle<()>,
-    disk_work: mpsc::Sender<Work<FileDisk>>,
+    disk_work: mpsc::Sender<Work>,
     networks: Vec<JoinHandle<()>>,
 }
 
@@ -189,7 +189,7 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     let member = Arc::new(Member { config, published, stopping: AtomicBool::new(false) });
     let ids = member.config.members.keys().map(|id| NodeId(id.0));
     let outgoing = Arc::new(Outgoing::new(ids));
-    let (disk, disk_work) = start_disk(storage, &inbox)?;
+    let (disk, disk_work) = start_disk(storage, inbox.clone())?;
     let deliveries = Deliveries {
         published: Arc::clone(&member.published),
         peers: Arc::clone(&outgoing),
@@ -319,12 +319,11 @@ fn replica_members(config: &Config) -> Vec<replica::Member> {
 
 fn start_disk(
     storage: Storage<FileDisk>,
-    inbox: &UnboundedSender<Mail>,
-) -> io::Result<(JoinHandle<()>, mpsc::Sender<Work<FileDisk>>)> {
+    inbox: UnboundedSender<Mail>,
+) -> io::Result<(JoinHandle<()>, mpsc::Sender<Work>)> {
     let (work, queue) = mpsc::channel();
-    let results = disk_thread::Results { inbox: inbox.clone(), work: work.clone() };
     let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
-        if let Err(error) = disk_thread::run(storage, &queue, &results) {
+        if let Err(error) = disk_thread::run(storage, &queue, &inbox) {
             crate::fatal(&format!("the disk failed, this member ends: {error}"));
         }
     })?;
@@ -337,7 +336,7 @@ fn start_node(
     replica: Replica,
     tick: Duration,
     mail: UnboundedReceiver<Mail>,
-    deliveries: Deliveries<FileDisk>,
+    deliveries: Deliveries,
     transport: Transport,
     listeners: Vec<TcpListener>,
 ) -> io::Result<JoinHandle<()>> {

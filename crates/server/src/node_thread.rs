@@ -20,7 +20,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 use tracing::info;
-use wal::Disk;
 
 /// Letters taken in one round at most; more wait for the next, so that a flood delays neither
 /// heartbeats nor answers.
@@ -30,23 +29,23 @@ const ROUND_MAILS_MAX: usize = 256;
 const BUSY_INPUTS: usize = 8;
 
 /// What the node delivers to.
-pub struct Deliveries<D: Disk> {
+pub struct Deliveries {
     /// The state as readers see it.
     pub published: Arc<ArcSwap<Published>>,
     /// Peers.
     pub peers: Arc<Outgoing>,
     /// The disk.
-    pub disk: Sender<Work<D>>,
+    pub disk: Sender<Work>,
     /// Whoever waits for an answer.
     pub counter: Counter,
 }
 
 /// Runs until it is told to stop, or nobody is left to send anything.
-pub async fn run<D: Disk>(
+pub async fn run(
     mut replica: Replica,
     tick: Duration,
     mut inbox: UnboundedReceiver<Mail>,
-    mut deliveries: Deliveries<D>,
+    mut deliveries: Deliveries,
 ) {
     let mut next_tick = Instant::now() + tick;
     let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_tick));
@@ -141,7 +140,7 @@ impl Round {
     }
 }
 
-impl<D: Disk> Deliveries<D> {
+impl Deliveries {
     /// Promises need not wait for the replica: what they claim is true now.
     fn send(&self, promises: impl Iterator<Item = raft::Message>) {
         for message in promises {

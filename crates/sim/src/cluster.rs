@@ -77,8 +77,6 @@ pub(crate) enum Event {
     Arrive(NodeId, NodeId, Box<PeerMessage>),
     /// Its disk thread has done what it was at.
     Work(NodeId, u64),
-    /// Its preparing thread has prepared a segment.
-    Prepare(NodeId, u64),
     /// A machine starts its member.
     Start(NodeId),
     /// A process dies.
@@ -169,7 +167,6 @@ impl Cluster {
             Event::Round(id, boot) => self.on_round(id, boot),
             Event::Arrive(from, to, message) => self.on_arrive(from, to, *message),
             Event::Work(id, boot) => self.on_work(id, boot),
-            Event::Prepare(id, boot) => self.on_prepare(id, boot),
             Event::Start(id) => self.start(id),
             Event::Die(id, boot, death) => {
                 if self.machine(id).life(boot).is_some() {
@@ -416,7 +413,11 @@ impl Cluster {
             self.agenda.add_at(until, Event::Work(id, boot));
             return;
         }
-        match life.finish(ledger, id) {
+        let bytes = life.storage.bytes_on_disk();
+        let finished = life.finish(ledger, id);
+        let has_more = life.storage.bytes_on_disk() > bytes;
+        self.marks.sometimes(Mark::NewSegment, has_more);
+        match finished {
             Ok(done) => self.on_done(id, done),
             Err(error) => self.disk_failed(id, &error),
         }
@@ -446,37 +447,7 @@ impl Cluster {
         for input in done.inputs {
             self.push(id, input);
         }
-        self.prepare_segment(id);
         self.begin_work(id);
-    }
-
-    fn prepare_segment(&mut self, id: NodeId) {
-        let Some(life) = &mut self.machine(id).life else { return };
-        if !life.prepares
-            && let Some(preparation) = life.storage.wants_segment()
-        {
-            life.preparing = Some(preparation);
-            life.prepares = true;
-            let boot = life.boot;
-            let takes =
-                1 + self.disks.heavy_tailed(2 * self.weather.write, 100 * self.weather.write);
-            self.marks.sometimes(Mark::NewSegment, true);
-            self.agenda.add(takes, Event::Prepare(id, boot));
-        }
-    }
-
-    fn on_prepare(&mut self, id: NodeId, boot: u64) {
-        let Some(preparation) = self.machine(id).life(boot).and_then(|life| life.preparing.take())
-        else {
-            return;
-        };
-        match preparation.run() {
-            Ok(prepared) => {
-                self.queue(id, Work::Prepared(prepared));
-                self.begin_work(id);
-            }
-            Err(error) => self.disk_failed(id, &error),
-        }
     }
 
     /// The first error of its disk ends a member.

@@ -11,7 +11,7 @@ use raft::{Fetch, Message, NodeId, Persist};
 use replica::{Input, Published, Replica, Storage};
 use std::collections::BTreeSet;
 use std::io;
-use wal::{Loss, MemoryDisk, Preparation, Prepared};
+use wal::{Loss, MemoryDisk};
 
 /// A machine and what is known of it.
 pub struct Machine {
@@ -57,10 +57,6 @@ pub struct Life {
     pub queue: Vec<Work>,
     /// What the disk thread is at.
     pub current: Vec<Work>,
-    /// A segment that another thread prepares.
-    pub preparing: Option<Preparation<MemoryDisk>>,
-    /// Whether one is wanted, being prepared, or on its way back.
-    pub prepares: bool,
     /// What its readers see.
     pub published: Published,
 }
@@ -71,8 +67,6 @@ pub enum Work {
     Persist(Write),
     /// Read this back.
     Fetch(Fetch),
-    /// A segment is ready to be used.
-    Prepared(Prepared<MemoryDisk>),
 }
 
 /// What came of a turn of the disk thread.
@@ -141,15 +135,9 @@ impl Machine {
             let (persists, writes) = split(life.current);
             if let Some(operations) = death.operations {
                 self.disk.set_fuse(operations, wal::Fault::PowerLoss);
-                // Two threads are at the disk: the one or the other was first.
-                let first = chance.one_in(2);
-                let preparation = life.preparing;
-                let (before, after) = if first { (preparation, None) } else { (None, preparation) };
-                let _ = before.map(Preparation::run);
                 if !persists.is_empty() {
                     let _ = storage.persist(persists);
                 }
-                let _ = after.map(Preparation::run);
             }
             self.interrupted = writes;
         }
@@ -192,13 +180,6 @@ impl Life {
                     ledger.read_back(id, &entries);
                     done.inputs.push(Input::Fetched(*fetch, entries));
                 }
-                Work::Prepared(_) => {}
-            }
-        }
-        for work in self.current.extract_if(.., |work| matches!(work, Work::Prepared(_))) {
-            if let Work::Prepared(prepared) = work {
-                self.storage.adopt(prepared);
-                self.prepares = false;
             }
         }
         if !persists.is_empty() {
@@ -216,7 +197,7 @@ fn split(work: Vec<Work>) -> (Vec<Persist>, Vec<Write>) {
         .into_iter()
         .filter_map(|work| match work {
             Work::Persist(write) => Some(write),
-            Work::Fetch(_) | Work::Prepared(_) => None,
+            Work::Fetch(_) => None,
         })
         .collect();
     (writes.iter().map(|write| write.persist.clone()).collect(), writes)

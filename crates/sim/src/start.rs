@@ -106,8 +106,6 @@ impl Cluster {
             round_due: false,
             queue: Vec::new(),
             current: Vec::new(),
-            preparing: None,
-            prepares: false,
             published,
         });
         self.carry_out(id, outbox);

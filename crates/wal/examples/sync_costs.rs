@@ -1,5 +1,5 @@
 //! What a durable append costs, by the way in which it is written: four ways, batches of four
-//! sizes, one writer and three at once. Then how long appends take while segments are prepared.
+//! sizes, one writer and three at once. Then what it matters whether blocks were written before.
 //!
 //! `cargo run --release -p wal --example sync_costs [directory]`; the directory must be on the disk
 //! to be measured, and is left empty. The ways take turns, and each figure is the median of the
@@ -46,7 +46,7 @@ fn main() -> io::Result<()> {
     let base = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = tempfile::tempdir_in(base)?;
     append_costs(directory.path())?;
-    preparation_costs(directory.path())
+    first_write_costs(directory.path())
 }
 
 fn append_costs(base: &Path) -> io::Result<()> {
@@ -96,7 +96,7 @@ fn round(base: &Path, way: Way, writers: usize) -> io::Result<Vec<(usize, Cost)>
     let mut logs = Vec::new();
     for writer in 0..writers {
         let disk = FileDisk::create(base.join(writer.to_string()))?;
-        let disk = Measured { disk, way, rests: false };
+        let disk = Measured { disk, way };
         let log = Wal::create(disk, Identity::default(), options.clone());
         logs.push((log.map_err(io::Error::other)?, 1));
     }
@@ -158,81 +158,83 @@ fn appends_of(log: &mut Wal<Measured>, first: u64, size: usize, appends: u64) ->
     Ok(Done { times, cpu: cpu_so_far()? - cpu, next: first + appends })
 }
 
-/// How long three logs take to append blocks while a segment is prepared for each of them.
-fn preparation_costs(base: &Path) -> io::Result<()> {
-    println!("\n| prepared | p50 | p99 | p99.9 | took | CPU |");
+/// What was in a file where a write goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Blocks {
+    /// Zeros that were written.
+    Written,
+    /// Room that was reserved, and reads as zeros.
+    Reserved,
+    /// As the log finds them: reserved, and written with zeros by small batches before.
+    OfTheLog,
+}
+
+fn first_write_costs(base: &Path) -> io::Result<()> {
+    println!("\n| writers | batch | blocks | p50 | p99 | CPU |");
     println!("|---|---|---|---|---|---|");
-    let kinds = [
-        ("nothing", Way::DirectInOne, None),
-        ("through the cache, at once", Way::CachedInOne, Some(false)),
-        ("past the cache, at once", Way::DirectInOne, Some(false)),
-        ("past the cache, resting", Way::DirectInOne, Some(true)),
-    ];
-    let mut found = vec![(Vec::new(), Vec::new(), Vec::new()); kinds.len()];
-    for _ in 0..ROUNDS {
-        for ((_, way, rests), (times, took, cpu)) in kinds.iter().zip(&mut found) {
-            let logs: Vec<_> = (0..3)
-                .map(|writer| {
-                    let path = base.join(format!("log-{writer}"));
-                    let (way, rests) = (*way, *rests);
-                    std::thread::spawn(move || appends_beside_preparation(&path, way, rests))
-                })
-                .collect();
-            for log in logs {
-                let beside = log.join().expect("a writer does not panic")?;
-                times.extend(beside.times);
-                took.push(beside.took);
-                cpu.push(beside.cpu);
+    for writers in [1, 3] {
+        for (size, writes) in SIZES {
+            let mut found: BTreeMap<Blocks, Vec<Done>> = BTreeMap::new();
+            for _ in 0..ROUNDS {
+                for blocks in [Blocks::Written, Blocks::Reserved, Blocks::OfTheLog] {
+                    let threads: Vec<_> = (0..writers)
+                        .map(|writer| {
+                            let path = base.join(writer.to_string());
+                            std::thread::spawn(move || writes_to(&path, blocks, size, writes))
+                        })
+                        .collect();
+                    for thread in threads {
+                        let done = thread.join().expect("a writer does not panic")?;
+                        found.entry(blocks).or_default().push(done);
+                    }
+                }
+            }
+            for (blocks, done) in found {
+                let mut times: Vec<_> = done.iter().flat_map(|done| &done.times).collect();
+                times.sort_unstable();
+                let [p50, p99] = [0.5, 0.99].map(|at| times[(times.len() as f64 * at) as usize]);
+                let cpu = done.iter().map(|done| done.cpu).min().unwrap_or_default();
+                let cpu = cpu.div_f64(writes as f64);
+                let kib = size >> 10;
+                println!(
+                    "| {writers} | {kib} KiB | {blocks:?} | {p50:.0?} | {p99:.0?} | {cpu:.1?} |"
+                );
             }
         }
-    }
-    for ((name, ..), (mut times, mut took, cpu)) in kinds.into_iter().zip(found) {
-        times.sort_unstable();
-        took.sort_unstable();
-        let at = |share: f64| times[(times.len() as f64 * share) as usize];
-        let [p50, p99, p999] = [at(0.5), at(0.99), at(0.999)];
-        let (took, cpu) = (took[took.len() / 2], cpu.iter().min().copied().unwrap_or_default());
-        println!("| {name} | {p50:.0?} | {p99:.0?} | {p999:.0?} | {took:.0?} | {cpu:.0?} |");
     }
     Ok(())
 }
 
-/// What happened beside a preparation, or for half a second.
-struct Beside {
-    /// Of the appends.
-    times: Vec<Duration>,
-    /// How long the preparation took, and what of a processor.
-    took: Duration,
-    cpu: Duration,
-}
-
-fn appends_beside_preparation(path: &Path, way: Way, rests: Option<bool>) -> io::Result<Beside> {
+fn writes_to(path: &Path, blocks: Blocks, size: usize, writes: u64) -> io::Result<Done> {
     let disk = FileDisk::create(path)?;
-    let disk = Measured { disk, way, rests: rests.unwrap_or(false) };
-    let log = Wal::create(disk, Identity::default(), Options::default());
+    let options = Options { segment_bytes: SEGMENT_BYTES };
+    let disk = Measured { disk, way: Way::DirectInOne };
+    let log = Wal::create(disk.clone(), Identity::default(), options);
     let mut log = log.map_err(io::Error::other)?;
-    // More than half of the segment, so that the log wants another.
-    appends_of(&mut log, 1, 33 << 20, 1)?;
-    let preparation = rests.and_then(|_| log.wants_segment());
-    let thread = std::thread::spawn(move || {
-        let (start, cpu) = (Instant::now(), cpu_so_far()?);
-        match preparation {
-            Some(preparation) => drop(preparation.run()?),
-            None => std::thread::sleep(Duration::from_millis(500)),
+    let done = if blocks == Blocks::OfTheLog {
+        appends_of(&mut log, 1, size, writes)?
+    } else {
+        let file = disk.create("file")?;
+        file.allocate(SEGMENT_BYTES)?;
+        if blocks == Blocks::Written {
+            file.file.write_at(&vec![0; SEGMENT_BYTES as usize], 0)?;
         }
-        Ok::<_, io::Error>((start.elapsed(), cpu_so_far()? - cpu))
-    });
-    let mut times = Vec::new();
-    let mut next = 2;
-    while !thread.is_finished() {
-        let done = appends_of(&mut log, next, 4 << 10, 1)?;
-        next = done.next;
-        times.extend(done.times);
-    }
-    let (took, cpu) = thread.join().expect("a preparation does not panic")?;
+        file.sync()?;
+        let memory = vec![7; size + 4096];
+        let start = memory.as_ptr().align_offset(4096);
+        let bytes = &memory[start..start + size];
+        let cpu = cpu_so_far()?;
+        let mut times = Vec::new();
+        for number in 0..writes {
+            let before = Instant::now();
+            file.write_durably(bytes, number * size as u64)?;
+            times.push(before.elapsed());
+        }
+        Done { times, cpu: cpu_so_far()? - cpu, next: 0 }
+    };
     drop(log);
     std::fs::remove_dir_all(path)?;
-    Ok(Beside { times, took, cpu })
+    Ok(done)
 }
 
 /// What this thread has used of a processor.
@@ -254,8 +256,6 @@ fn written_so_far() -> io::Result<u64> {
 struct Measured {
     disk: FileDisk,
     way: Way,
-    /// Work that nobody waits for gives way.
-    rests: bool,
 }
 
 struct MeasuredFile {
@@ -307,12 +307,6 @@ impl Disk for Measured {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.disk.sync_directory()
-    }
-
-    fn give_way(&self) {
-        if self.rests {
-            self.disk.give_way();
-        }
     }
 
     fn unique_number(&self) -> io::Result<u64> {

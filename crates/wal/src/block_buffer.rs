@@ -20,7 +20,7 @@ impl BlockBuffer {
     /// So many zeros.
     pub(crate) fn zeroed(len: usize) -> BlockBuffer {
         let mut buffer = BlockBuffer::default();
-        buffer.set_len(len);
+        buffer.extend_with_zeros(len);
         buffer
     }
 
@@ -33,6 +33,19 @@ impl BlockBuffer {
             assert!(self.start < BLOCK, "a block begins within a block's length of anywhere");
         }
         self.len = len;
+    }
+
+    /// Adds zeros at the end.
+    pub(crate) fn extend_with_zeros(&mut self, more: usize) {
+        let len = self.len + more;
+        if self.start + len > self.memory.len() {
+            let mut larger = BlockBuffer::default();
+            larger.set_len(len);
+            larger[..self.len].copy_from_slice(self);
+            *self = BlockBuffer { len: self.len, ..larger };
+        }
+        let old = std::mem::replace(&mut self.len, len);
+        self[old..].fill(0);
     }
 
     /// Gives the memory back if it is more than `bytes`.
@@ -79,6 +92,16 @@ mod tests {
             buffer.fill(1);
         }
         assert!(!is_aligned(&buffer, 512));
+        buffer.set_len(BLOCK);
+        buffer.fill(1);
+        for more in [BLOCK, 300 * BLOCK, 0] {
+            let before = buffer.len();
+            buffer.extend_with_zeros(more);
+            assert!(is_aligned(&buffer, 0));
+            assert!(buffer[..BLOCK].iter().all(|byte| *byte == 1));
+            assert!(buffer[before..].iter().all(|byte| *byte == 0));
+            assert_eq!(buffer.len(), before + more);
+        }
         let some = BlockBuffer::zeroed(2 * BLOCK);
         assert!(some.iter().all(|byte| *byte == 0));
         assert!(!is_aligned(&some[512..], 0));

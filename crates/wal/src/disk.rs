@@ -42,10 +42,6 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Makes all creations, renames and removals up to now durable.
     fn sync_directory(&self) -> io::Result<()>;
 
-    /// Called between the pieces of work that nobody waits for: whoever does wait for the disk comes
-    /// first. A real disk rests here for a moment.
-    fn give_way(&self) {}
-
     /// A number that no other log was given: random on a real disk, drawn from the seed in a
     /// simulation. Asked once, when a log is created.
     fn unique_number(&self) -> io::Result<u64>;

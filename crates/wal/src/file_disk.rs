@@ -11,7 +11,6 @@ use std::io::{IoSlice, Read};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
@@ -22,9 +21,6 @@ use crate::sector::BLOCK;
 
 /// Name of the file that carries the lock. It stays empty.
 const LOCK_NAME: &str = "LOCK";
-
-/// How long work that nobody waits for leaves the disk to others after each piece.
-const REST: Duration = Duration::from_millis(3);
 
 /// What opens a file so that writes go past the page cache.
 const DIRECT: i32 = OFlags::DIRECT.bits() as i32;
@@ -171,10 +167,6 @@ impl Disk for FileDisk {
 
     fn sync_directory(&self) -> io::Result<()> {
         self.directory.handle.sync_all()
-    }
-
-    fn give_way(&self) {
-        std::thread::sleep(REST);
     }
 
     fn unique_number(&self) -> io::Result<u64> {

@@ -7,7 +7,7 @@
 //! but nothing of Raft's rules: who may write what is decided elsewhere.
 //!
 //! On disk there are four copies of META (identity, term, vote) and a row of segments, numbered
-//! without gaps, prepared ahead of their use. A segment is a row of batches, each naming the hash
+//! without gaps. A segment is a row of batches, each naming the hash
 //! of the one before. Each 512-byte sector of a batch carries its own checksum and place, so that
 //! what was never written, what was written, and what has rotted can be told apart.
 //! `docs/formats.md` describes every byte.
@@ -55,7 +55,6 @@ pub use crate::file_disk::{DiskFileHandle, FileDisk};
 pub use crate::inspect::inspect;
 pub use crate::memory_disk::{Fault, Loss, MemoryDisk, MemoryFile, MemoryLock};
 pub use crate::places::Reader;
-pub use crate::segment::{Preparation, Prepared};
 pub use crate::wal::Wal;
 
 /// Names one entry. `Display` is `2@1`: index 2 of term 1.
@@ -108,7 +107,7 @@ pub struct HardState {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Bytes of a segment, rounded up to whole blocks of 4 KiB, at least two. A batch that is
-    /// larger gets a segment of its own size. The default is 64 MiB: large enough that preparing
+    /// larger gets a segment of its own size. The default is 64 MiB: large enough that making one
     /// is rare, small enough that released segments soon give their room back.
     pub segment_bytes: u64,
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::batch::{Chain, Draft, sectors_for};
 use crate::block_buffer::BlockBuffer;
@@ -11,9 +10,9 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::{WalError, tried};
 use crate::meta::{self, COPIES, Meta, MetaFiles};
 use crate::places::{Place, Places, Reader};
-use crate::recovery::Recovery;
+use crate::recovery::{Recovery, Scanned};
 use crate::sector::{BLOCK, SECTOR, Salt};
-use crate::segment::{self, Patience, Preparation, Prepared};
+use crate::segment;
 use crate::{Batch, HardState, Identity, Options, Record, Recovered};
 
 /// Memory kept between appends for the bytes of a batch.
@@ -26,7 +25,7 @@ const BUFFER_BYTES_KEPT: usize = 4 << 20;
 /// failed write or sync every later call fails.
 pub struct Wal<D: Disk> {
     disk: D,
-    lock: Arc<D::Lock>,
+    _lock: D::Lock,
     options: Options,
     meta: Meta,
     meta_files: MetaFiles<D::File>,
@@ -36,13 +35,6 @@ pub struct Wal<D: Disk> {
     /// From the oldest kept to the one being written; never empty.
     segments: VecDeque<Segment>,
     active: Active<D::File>,
-    spares: Vec<Prepared<D>>,
-    /// A preparation was handed out and not yet adopted.
-    preparing: AtomicBool,
-    /// Makes the temporary names of spares unique within this process.
-    spare_number: AtomicU64,
-    /// Bytes left in the active segment, for the pace of preparations.
-    room: Arc<AtomicU64>,
     /// The bytes of the batch being written.
     buffer: BlockBuffer,
     syncs: u64,
@@ -63,6 +55,8 @@ struct Active<F> {
     len: u64,
     /// Where the next batch goes; 0 before the first.
     at: u64,
+    /// Up to where blocks were written since the log was opened, if only with zeros.
+    written: u64,
 }
 
 impl<D: Disk> Wal<D> {
@@ -76,7 +70,7 @@ impl<D: Disk> Wal<D> {
     ///
     /// A crash meanwhile leaves either no log or an empty one.
     pub fn create(disk: D, identity: Identity, options: Options) -> Result<Wal<D>, WalError> {
-        let lock = Arc::new(take_lock(&disk)?);
+        let lock = take_lock(&disk)?;
         if Wal::exists(&disk)? {
             return Err(WalError::Exists);
         }
@@ -104,7 +98,7 @@ impl<D: Disk> Wal<D> {
     /// A batch that a crash cut short is removed and reported in [`Recovered::warnings`]. All that
     /// is reported is durable before this returns. Damage is refused, with a line that says where.
     pub fn open(disk: D, options: Options) -> Result<(Wal<D>, Recovered), WalError> {
-        let lock = Arc::new(take_lock(&disk)?);
+        let lock = take_lock(&disk)?;
         if !Wal::exists(&disk)? {
             return Err(WalError::Missing);
         }
@@ -136,16 +130,15 @@ impl<D: Disk> Wal<D> {
         }
         let Recovery { chain, commit, places, segments, end, .. } = recovery;
         let last = segments.last().expect("there are segments");
-        let active =
-            Active { number: last.number, file: last.file.clone(), len: last.len, at: end };
+        let Scanned { number, len, .. } = *last;
+        let active = Active { number, file: last.file.clone(), len, at: end, written: end };
         let segments = segments
             .iter()
             .map(|one| Segment { number: one.number, len: one.len, base: one.base })
             .collect();
-        let room = Arc::new(AtomicU64::new(active.len - active.at));
         let wal = Wal {
             disk,
-            lock,
+            _lock: lock,
             options,
             meta,
             meta_files,
@@ -154,10 +147,6 @@ impl<D: Disk> Wal<D> {
             reader: Reader::new(meta.wal_id, places),
             segments,
             active,
-            spares: Vec::new(),
-            preparing: AtomicBool::new(false),
-            spare_number: AtomicU64::new(0),
-            room,
             buffer: BlockBuffer::default(),
             syncs,
         };
@@ -167,25 +156,19 @@ impl<D: Disk> Wal<D> {
     /// Begins the first segment of a log that has META only.
     fn begin(
         disk: D,
-        lock: Arc<D::Lock>,
+        lock: D::Lock,
         options: Options,
         meta: Meta,
         meta_files: MetaFiles<D::File>,
         syncs: u64,
     ) -> Result<Wal<D>, WalError> {
+        let number = meta.first_segment;
         let len = segment_len(&options, 0);
-        let name = "spare-first.tmp".to_string();
-        let preparation = Preparation {
-            disk: disk.clone(),
-            _lock: lock.clone(),
-            name,
-            len,
-            patience: Patience::none(),
-        };
-        let first = tried(|| "preparing the first segment".into(), preparation.run())?;
+        let file = tried(|| "making the first segment".into(), segment::make(&disk, number, len))?;
+        let file = Arc::new(file);
         let mut wal = Wal {
             disk,
-            lock,
+            _lock: lock,
             options,
             meta,
             meta_files,
@@ -193,20 +176,11 @@ impl<D: Disk> Wal<D> {
             commit: meta.commit,
             reader: Reader::new(meta.wal_id, Places::new()),
             segments: VecDeque::new(),
-            active: Active {
-                number: meta.first_segment - 1,
-                file: first.file.clone(),
-                len: 0,
-                at: 0,
-            },
-            spares: vec![first],
-            preparing: AtomicBool::new(false),
-            spare_number: AtomicU64::new(0),
-            room: Arc::default(),
+            active: Active { number, file: file.clone(), len, at: 0, written: 0 },
             buffer: BlockBuffer::default(),
-            syncs: syncs + 1,
+            syncs: syncs + 2,
         };
-        tried(|| "beginning the first segment".into(), wal.next_segment(0))?;
+        tried(|| "beginning the first segment".into(), wal.begin_segment(number, file, len))?;
         Ok(wal)
     }
 
@@ -254,28 +228,10 @@ impl<D: Disk> Wal<D> {
         self.latch(done)
     }
 
-    /// A segment to prepare on another thread, if the log will soon need one and none is ready or
-    /// being prepared. An append that finds none ready prepares it itself, and takes that long.
-    pub fn wants_segment(&self) -> Option<Preparation<D>> {
-        let soon = self.active.at >= self.active.len / 2;
-        if !soon || !self.spares.is_empty() || self.preparing.swap(true, Ordering::Relaxed) {
-            return None;
-        }
-        Some(self.preparation(segment_len(&self.options, 0), Patience::with(&self.room)))
-    }
-
-    /// Keeps a prepared segment until it is needed.
-    pub fn adopt(&mut self, prepared: Prepared<D>) {
-        self.preparing.store(false, Ordering::Relaxed);
-        self.syncs += 1;
-        self.spares.push(prepared);
-    }
-
     /// Bytes of all files of the log.
     pub fn bytes_on_disk(&self) -> u64 {
-        let spares: u64 = self.spares.iter().map(|spare| spare.len).sum();
         let segments: u64 = self.segments.iter().map(|segment| segment.len).sum();
-        segments + spares + (COPIES * BLOCK) as u64
+        segments + (COPIES * BLOCK) as u64
     }
 
     /// Syncs of files and directories since the log was opened.
@@ -347,12 +303,16 @@ impl<D: Disk> Wal<D> {
         let salt = Salt { wal_id: self.meta.wal_id, segment: self.active.number };
         let at = self.active.at;
         let chain = draft.encode(salt, at, self.active.len, &mut self.buffer);
+        let end = at + self.buffer.len() as u64;
+        if end > self.active.written {
+            let zeros = segment::zeros_after(self.buffer.len() as u64, self.active.len - end);
+            self.buffer.extend_with_zeros(zeros as usize);
+            self.active.written = end + zeros;
+        }
         self.active.file.write_durably(&self.buffer, at)?;
         self.syncs += 1;
 
         // Durable from here on.
-        let end = at + self.buffer.len() as u64;
-        self.room.store(self.active.len - end, Ordering::Relaxed);
         let place = Place {
             first: batch.records[0].id.index,
             last: chain.last.index,
@@ -377,35 +337,24 @@ impl<D: Disk> Wal<D> {
         self.meta_files.update(&self.meta, &mut self.syncs)
     }
 
-    /// Takes a new segment with room for a batch of `len` bytes into use.
+    /// Makes a segment with room for a batch of `len` bytes, and takes it into use.
     fn next_segment(&mut self, len: u64) -> io::Result<()> {
-        let needed = segment_len(&self.options, len);
-        let spare = match self.spares.iter().position(|spare| spare.len >= needed) {
-            Some(at) => self.spares.swap_remove(at),
-            None => {
-                self.syncs += 1;
-                self.preparation(needed, Patience::none()).run()?
-            }
-        };
         let number = self.active.number + 1;
-        self.disk.rename(&spare.name, &segment::name(number))?;
-        self.disk.sync_directory()?;
-        self.syncs += 1;
-        // META names the segment before anything is written to it, so that its loss is noticed.
-        self.meta.newest_segment = number;
-        self.meta.newest_len = spare.len;
-        self.update_meta()?;
-        self.segments.push_back(Segment { number, len: spare.len, base: self.chain });
-        self.reader.change(|places| places.add_file(number, spare.file.clone()));
-        self.active = Active { number, file: spare.file, len: spare.len, at: 0 };
-        self.room.store(spare.len, Ordering::Relaxed);
-        Ok(())
+        let len = segment_len(&self.options, len);
+        let file = segment::make(&self.disk, number, len)?;
+        self.syncs += 2;
+        self.begin_segment(number, Arc::new(file), len)
     }
 
-    fn preparation(&self, len: u64, patience: Patience) -> Preparation<D> {
-        let number = self.spare_number.fetch_add(1, Ordering::Relaxed);
-        let name = format!("spare-{number}.tmp");
-        Preparation { disk: self.disk.clone(), _lock: self.lock.clone(), name, len, patience }
+    fn begin_segment(&mut self, number: u64, file: Arc<D::File>, len: u64) -> io::Result<()> {
+        // META names the segment before anything is written to it, so that its loss is noticed.
+        self.meta.newest_segment = number;
+        self.meta.newest_len = len;
+        self.update_meta()?;
+        self.segments.push_back(Segment { number, len, base: self.chain });
+        self.reader.change(|places| places.add_file(number, file.clone()));
+        self.active = Active { number, file, len, at: 0, written: 0 };
+        Ok(())
     }
 
     fn drop_segments(&mut self, keep: u64) -> io::Result<()> {

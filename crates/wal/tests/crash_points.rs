@@ -20,7 +20,6 @@ const SAMPLES: usize = 48;
 enum Step {
     Append(Batch),
     Release(u64),
-    Prepare,
     Reopen,
 }
 
@@ -71,7 +70,6 @@ fn script() -> Vec<Step> {
         vote(1, 2, vec![]),
         append(records(1, 1..=1, 10)),
         append(records(1, 2..=4, 3)),
-        Step::Prepare,
         append(records(1, 5..=5, 5000)),
         append(records(1, 6..=6, 700)),
         vote(2, 0, records(2, 4..=5, 1200)),
@@ -81,7 +79,6 @@ fn script() -> Vec<Step> {
         append(records(2, 9..=9, 20_000)),
         // In a segment of its own, which META is told of before.
         commit(records(3, 9..=9, 20_000)),
-        Step::Prepare,
         vote(4, 1, records(4, 10..=11, 0)),
         Step::Release(9),
         append(records(4, 12..=12, 1)),
@@ -106,14 +103,6 @@ fn run(disk: &MemoryDisk) -> Option<(Model, Model)> {
                 in_flight.release_max = before;
                 wal.release(before).is_ok()
             }
-            Step::Prepare => match wal.wants_segment().map(|preparation| preparation.run()) {
-                Some(Ok(prepared)) => {
-                    wal.adopt(prepared);
-                    true
-                }
-                Some(Err(_)) => false,
-                None => true,
-            },
             Step::Reopen => {
                 drop(wal);
                 let Ok((reopened, _)) = Wal::open(disk.clone(), OPTIONS) else { break };

@@ -17,7 +17,6 @@ enum Step {
         vote: Option<u64>,
     },
     Release(u64),
-    Prepare,
     Reopen,
     Read {
         from: u64,
@@ -34,7 +33,6 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (back, sizes, prop::option::weighted(0.2, 0..4u64))
             .prop_map(|(back, sizes, vote)| Step::Append { back, sizes, vote }),
         1 => (0..60u64).prop_map(Step::Release),
-        2 => Just(Step::Prepare),
         2 => Just(Step::Reopen),
         3 => (0..60u64, 0..9u64, 0..3000usize)
             .prop_map(|(from, more, bytes_max)| Step::Read { from, to: from + more, bytes_max }),
@@ -63,13 +61,6 @@ impl Pair {
             Step::Release(before) => {
                 self.released = self.released.max(before.min(self.records.len() as u64));
                 self.wal().release(before).unwrap();
-            }
-            Step::Prepare => {
-                if let Some(preparation) = self.wal().wants_segment() {
-                    assert!(self.wal().wants_segment().is_none(), "asked for once");
-                    let prepared = preparation.run().unwrap();
-                    self.wal().adopt(prepared);
-                }
             }
             Step::Reopen => self.reopen(),
             Step::Read { from, to, bytes_max } => self.read(from, to, bytes_max),

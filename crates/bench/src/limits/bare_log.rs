@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use wal::{Batch, EntryId, FileDisk, Identity, Options, Prepared, Record, Wal};
+use wal::{Batch, EntryId, FileDisk, Identity, Options, Record, Wal};
 
 use crate::arguments::BareLog;
 use crate::trouble::{OrTrouble, Outcome};
@@ -33,18 +33,17 @@ pub fn serve(options: &BareLog) -> Outcome {
     }
 }
 
-/// Our write-ahead log, with the next segment prepared on a thread as the server does it.
+/// Our write-ahead log.
 struct Log {
     wal: Wal<FileDisk>,
     last: u64,
-    prepared: (Sender<Prepared<FileDisk>>, Receiver<Prepared<FileDisk>>),
 }
 
 impl Log {
     fn create(folder: &std::path::Path) -> Outcome<Log> {
         let disk = FileDisk::create(folder).or_trouble(folder.display())?;
         let wal = Wal::create(disk, Identity::default(), Options::default());
-        Ok(Log { wal: wal.or_trouble(folder.display())?, last: 0, prepared: mpsc::channel() })
+        Ok(Log { wal: wal.or_trouble(folder.display())?, last: 0 })
     }
 
     /// Makes records durable, all with one sync; answers the last one's index.
@@ -58,14 +57,7 @@ impl Log {
             }
         }
         self.wal.append(&batch).or_trouble("the log")?;
-        if let Ok(segment) = self.prepared.1.try_recv() {
-            self.wal.adopt(segment);
-            self.wal.release(self.last).or_trouble("the log")?;
-        }
-        if let Some(preparation) = self.wal.wants_segment() {
-            let prepared = self.prepared.0.clone();
-            std::thread::spawn(move || preparation.run().map(|segment| prepared.send(segment)));
-        }
+        self.wal.release(self.last).or_trouble("the log")?;
         Ok(self.last)
     }
 }
