@@ -3,7 +3,7 @@
 //! Doing it here gives the limits, codes and texts that etcd's clients know, and keeps the path of
 //! a request short: a call is not a task, but a value that waits with whoever will answer it.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::Stream;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
@@ -48,9 +48,7 @@ impl Call {
 
     /// Answers with a status and nothing else.
     pub fn refuse(mut self, status: &Status) {
-        let mut response = head();
-        response.headers_mut().extend(trailers(status));
-        let _ = self.respond.send_response(response, true);
+        refuse(&mut self.respond, status);
     }
 
     /// Answers with what comes of a future, unless the client gives up before.
@@ -91,6 +89,13 @@ impl Call {
     }
 }
 
+/// Answers a request with a status and nothing else. Goes nowhere if the client is gone.
+pub fn refuse(respond: &mut SendResponse<Bytes>, status: &Status) {
+    let mut response = head();
+    response.headers_mut().extend(trailers(status));
+    let _ = respond.send_response(response, true);
+}
+
 /// Waits no longer than the client does.
 pub async fn within<T>(
     deadline: Option<Instant>,
@@ -104,8 +109,11 @@ pub async fn within<T>(
     }
 }
 
-/// Sends a message in pieces that the client has room for.
-async fn send(stream: &mut SendStream<Bytes>, mut message: Bytes) -> Result<(), h2::Error> {
+/// Sends a message in pieces that the other end has room for.
+///
+/// # Errors
+/// When the stream or the connection has ended.
+pub async fn send(stream: &mut SendStream<Bytes>, mut message: Bytes) -> Result<(), h2::Error> {
     while !message.is_empty() {
         stream.reserve_capacity(message.len());
         let Some(room) = poll_fn(|context| stream.poll_capacity(context)).await else {
@@ -117,7 +125,8 @@ async fn send(stream: &mut SendStream<Bytes>, mut message: Bytes) -> Result<(), 
     Ok(())
 }
 
-fn head() -> Response<()> {
+/// The head of an answer.
+pub fn head() -> Response<()> {
     let mut response = Response::new(());
     let kind = HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -156,6 +165,25 @@ pub fn frame(message: &impl Message) -> Bytes {
 pub fn decode<M: Message + Default>(message: Bytes) -> Result<M, Status> {
     M::decode(message)
         .map_err(|error| Status::internal(format!("grpc: error unmarshalling request: {error}")))
+}
+
+/// Takes the first message out of what came so far, once it is all there.
+///
+/// # Errors
+/// If it is larger than `bytes_max`, or compressed.
+pub fn split_message(bytes: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, Status> {
+    match announced(bytes, None)? {
+        Some(len) if len > bytes_max => Err(too_large(len, bytes_max)),
+        Some(len) if bytes.len() >= PREFIX_BYTES + len => {
+            bytes.advance(PREFIX_BYTES);
+            Ok(Some(bytes.split_to(len).freeze()))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn too_large(len: usize, max: usize) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({len} vs. {max})"))
 }
 
 /// The one message of a call, on its way in.
@@ -200,10 +228,7 @@ impl Incoming {
         }
         let so_far = if self.joined.is_empty() { &self.first[..] } else { &self.joined[..] };
         match announced(so_far, self.encoding.as_ref())? {
-            Some(len) if len > self.bytes_max => Err(Status::resource_exhausted(format!(
-                "grpc: received message larger than max ({len} vs. {})",
-                self.bytes_max
-            ))),
+            Some(len) if len > self.bytes_max => Err(too_large(len, self.bytes_max)),
             _ => Ok(()),
         }
     }

@@ -59,7 +59,8 @@ pub async fn serve(
     };
     let mut stopping = pin!(async move { drop(stop.wait_for(|stop| *stop).await) });
     let mut told = false;
-    let mut pulse = Pulse::new(&mut connection, terms);
+    let pings = connection.ping_pong().expect("it is asked for once");
+    let mut pulse = Pulse::new(pings, terms.keepalive_interval, terms.keepalive_timeout);
     let mut asked = Vec::new();
     loop {
         let more = poll_fn(|context| {
@@ -106,8 +107,8 @@ fn poll_all(
     }
 }
 
-/// Finds out whether a client that asks nothing is still there.
-struct Pulse {
+/// Finds out whether the other end of a silent connection is still there.
+pub struct Pulse {
     pings: PingPong,
     interval: Duration,
     patience: Duration,
@@ -117,18 +118,19 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn new(connection: &mut Connection<Coalescing<TcpStream>, Bytes>, terms: Terms) -> Pulse {
-        let interval = terms.keepalive_interval.min(INTERVAL_MAX);
+    /// Pings after this interval without a sign of life, and waits so long for the answer.
+    pub fn new(pings: PingPong, interval: Duration, patience: Duration) -> Pulse {
+        let interval = interval.min(INTERVAL_MAX);
         Pulse {
-            pings: connection.ping_pong().expect("it is asked for once"),
+            pings,
             interval,
-            patience: terms.keepalive_timeout.min(INTERVAL_MAX),
+            patience: patience.min(INTERVAL_MAX),
             due: Box::pin(tokio::time::sleep(interval)),
             waiting: false,
         }
     }
 
-    /// The client asked something.
+    /// There was a sign of life.
     fn felt(&mut self) {
         if !self.waiting && self.due.deadline() < Instant::now() + self.interval / 2 {
             self.due.as_mut().reset(Instant::now() + self.interval);
@@ -136,14 +138,14 @@ impl Pulse {
     }
 
     /// Pings when it is time. Ready when a ping was not answered.
-    fn poll_missed(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub fn poll_missed(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.waiting && self.pings.poll_pong(context).is_ready() {
             self.waiting = false;
             self.due.as_mut().reset(Instant::now() + self.interval);
         }
         while self.due.as_mut().poll(context).is_ready() {
             if self.waiting {
-                debug!("a client did not answer a ping");
+                debug!("a ping was not answered");
                 return Poll::Ready(());
             }
             // It fails when the connection does, which shows by itself.

@@ -10,7 +10,7 @@ use crate::transport::{Outgoing, Transport};
 use crate::urls::Url;
 use crate::{API_VERSION, clients};
 use arc_swap::ArcSwap;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
 use raft::{Membership, NodeId};
 use replica::{Input, Proposal, Published, Replica, Reply, Started, Storage, StorageError};
 use std::fmt;
@@ -25,7 +25,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
-use tower::Service;
 use tracing::{info, warn};
 use wal::{FileDisk, Identity};
 
@@ -347,7 +346,7 @@ fn start_node(
             for listener in listeners {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        tokio::spawn(accept_peers(listener, transport.clone()));
+                        tokio::spawn(transport.clone().accept(listener));
                     }
                     Err(error) => crate::fatal(&format!("cannot listen for peers: {error}")),
                 }
@@ -357,32 +356,6 @@ fn start_node(
             node.await.expect("a panic ends the process");
         });
     })
-}
-
-async fn accept_peers(listener: tokio::net::TcpListener, transport: Transport) {
-    loop {
-        let Ok((socket, from)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let _ = socket.set_nodelay(true);
-        let service = transport.service();
-        let connection = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(8 << 20)
-            .initial_connection_window_size(16 << 20)
-            .keep_alive_interval(Duration::from_secs(1))
-            .keep_alive_timeout(Duration::from_secs(3))
-            .serve_connection(
-                TokioIo::new(crate::socket::Coalescing::new(socket)),
-                hyper::service::service_fn(move |request| service.clone().call(request)),
-            );
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%from, %error, "a connection on the peer port ended");
-            }
-        });
-    }
 }
 
 impl Running {

@@ -6,28 +6,39 @@
 
 use crate::config::Config;
 use crate::desk::Mail;
+use crate::grpc;
+use crate::http2::Pulse;
 use crate::identity::Id;
 use crate::socket::Coalescing;
 use crate::urls::Url;
 use crate::wire;
 use arc_swap::ArcSwap;
-use futures_util::{Stream, StreamExt};
-use hyper_util::rt::TokioIo;
+use bytes::{Bytes, BytesMut};
+use futures_util::TryFutureExt;
+use h2::server::SendResponse;
+use h2::{PingPong, RecvStream, SendStream};
+use http::Request;
+use prost::Message;
 use proto::peer::{Batch, Frame, Hello, frame};
 use raft::{Index, NodeId};
 use replica::{Input, PeerMessage, Published};
 use std::collections::{BTreeMap, VecDeque};
-use std::pin::Pin;
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::{Semaphore, oneshot};
-use tonic::transport::Endpoint;
-use tonic::{Request, Response, Status, Streaming};
-use tracing::{info, warn};
+use tokio::time::timeout;
+use tonic::{Code, Status};
+use tracing::{debug, info, warn};
+
+/// The one call that members make.
+const CONNECT: &str = "/raftkv.peer.v1.Peer/Connect";
 
 /// The protocol that this release speaks with its peers.
 const PROTOCOL_VERSION: u32 = 1;
@@ -49,8 +60,16 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(3);
 /// What keeps failing is logged once in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// HTTP/2 windows: what may be under way in each direction.
+/// When the system gives no more sockets, look again after this.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// HTTP/2: what may be under way in each direction, and the frames that it is cut into.
 const WINDOW_BYTES: u32 = 8 << 20;
+const HTTP2_FRAME_BYTES: u32 = 1 << 20;
+/// Streams of one connection at once; a member opens one.
+const CALLS_MAX: u32 = 16;
+
+const CLOSED: &str = "it closed the stream";
+const SILENT: &str = "it does not answer a ping";
 
 /// The queues to all peers. The node fills them, and the streams beside it on its thread empty them.
 pub struct Outgoing {
@@ -127,21 +146,17 @@ impl Peer {
     }
 }
 
-/// What a stream sends: a greeting; once it is taken into use an empty batch, which tells the
+/// What a stream sends after its greeting: once it is taken into use an empty batch, which tells the
 /// other side so; then whatever is queued, until another stream takes over.
 struct Sending {
     outgoing: Arc<Outgoing>,
     to: NodeId,
     number: u64,
-    hello: Option<Frame>,
     in_use: bool,
-    /// Ends the stream when its other end is dropped: HTTP/2 would keep a request open whose
-    /// answer nobody reads any more.
-    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl Sending {
-    /// Takes what is queued, up to a frame's size; waits if there is nothing.
+    /// Takes what is queued, up to a frame's size; waits if there is nothing. `None` at the end.
     fn poll_queue(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<PeerMessage>>> {
         let mut queue = self.outgoing.peers[&self.to].lock();
         let ours = queue.stream == Some(self.number);
@@ -166,24 +181,6 @@ impl Sending {
             taken.push(message);
         }
         Poll::Ready(Some(taken))
-    }
-}
-
-impl Stream for Sending {
-    type Item = Frame;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Frame>> {
-        if let Some(ended) = &mut self.ended
-            && Pin::new(ended).poll(context).is_ready()
-        {
-            return Poll::Ready(None);
-        }
-        if let Some(hello) = self.hello.take() {
-            return Poll::Ready(Some(hello));
-        }
-        let Some(messages) = ready!(self.poll_queue(context)) else { return Poll::Ready(None) };
-        let messages = messages.into_iter().map(wire::encode).collect();
-        Poll::Ready(Some(Frame { frame: Some(frame::Frame::Batch(Batch { messages })) }))
     }
 }
 
@@ -248,41 +245,19 @@ impl Transport {
         }
     }
 
-    /// The gRPC service that answers the peers that dial this member.
-    pub fn service(&self) -> proto::peer::peer_server::PeerServer<Transport> {
-        proto::peer::peer_server::PeerServer::new(self.clone())
-            .max_decoding_message_size(FRAME_BYTES_MAX)
-            .max_encoding_message_size(FRAME_BYTES_MAX)
-    }
-}
-
-#[tonic::async_trait]
-impl proto::peer::peer_server::Peer for Transport {
-    type ConnectStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
-
-    async fn connect(
-        &self,
-        request: Request<Streaming<Frame>>,
-    ) -> Result<Response<Self::ConnectStream>, Status> {
-        let inner = &self.inner;
-        let mut frames = request.into_inner();
-        let greeting = tokio::time::timeout(HANDSHAKE_PATIENCE, frames.message()).await;
-        let hello = match greeting {
-            Ok(Ok(Some(Frame { frame: Some(frame::Frame::Hello(hello)) }))) => hello,
-            _ => return Err(Status::invalid_argument("a stream of a peer starts with a greeting")),
-        };
-        let from = NodeId(hello.from);
-        if let Err(why) = inner.judge(&hello) {
-            inner.complain(format!("refused a stream from {:x}: {why}", hello.from));
-            return Err(Status::failed_precondition(why));
+    /// Answers the peers that dial this member, for ever.
+    pub async fn accept(self, listener: TcpListener) {
+        loop {
+            let Ok((socket, from)) = listener.accept().await else {
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
+                continue;
+            };
+            let inner = Arc::clone(&self.inner);
+            tokio::spawn(async move {
+                let Err(why) = inner.serve(socket).await;
+                debug!(%from, why, "a connection on the peer port ended");
+            });
         }
-        if from < inner.own {
-            return Err(Status::failed_precondition("the member with the larger id dials"));
-        }
-        let number = inner.streams.fetch_add(1, Ordering::Relaxed);
-        let sending = inner.sending(from, number, None);
-        tokio::spawn(Arc::clone(inner).receive_once_wanted(from, number, frames));
-        Ok(Response::new(Box::pin(sending.map(Ok))))
     }
 }
 
@@ -298,10 +273,86 @@ impl Inner {
         Frame { frame: Some(frame::Frame::Hello(hello)) }
     }
 
-    fn sending(&self, to: NodeId, number: u64, ended: Option<oneshot::Receiver<()>>) -> Sending {
-        let hello = Some(self.hello(to));
+    /// One connection of one who dialled.
+    async fn serve(self: Arc<Self>, socket: TcpStream) -> Result<Infallible, String> {
+        let _ = socket.set_nodelay(true);
+        let connection = h2::server::Builder::new()
+            .initial_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(2 * WINDOW_BYTES)
+            .max_frame_size(HTTP2_FRAME_BYTES)
+            .max_concurrent_streams(CALLS_MAX)
+            .handshake(Coalescing::new(socket));
+        let mut connection = within(HANDSHAKE_PATIENCE, connection.map_err(root_cause)).await?;
+        let mut pulse = pulse(connection.ping_pong());
+        loop {
+            let next = poll_fn(|context| match pulse.poll_missed(context) {
+                Poll::Ready(()) => Poll::Ready(Err(SILENT.to_owned())),
+                Poll::Pending => connection.poll_accept(context).map(Ok),
+            });
+            let (request, respond) = match next.await? {
+                Some(call) => call.map_err(root_cause)?,
+                None => return Err(CLOSED.to_owned()),
+            };
+            tokio::spawn(Arc::clone(&self).answer(request, respond));
+        }
+    }
+
+    /// One call of one who dialled: refused, or a stream until it ends.
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+    ) {
+        let is_ours = request.uri().path() == CONNECT;
+        let mut frames = Frames::new(request.into_body());
+        let greeted = if is_ours {
+            self.greeted(&mut frames).await
+        } else {
+            Err(Status::unimplemented("members make no such call"))
+        };
+        let from = match greeted {
+            Ok(from) => from,
+            Err(status) => return grpc::refuse(&mut respond, &status),
+        };
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        let Ok(mut out) = respond.send_response(grpc::head(), false) else { return };
+        if grpc::send(&mut out, grpc::frame(&self.hello(from))).await.is_ok() {
+            tokio::select! {
+                biased;
+                () = self.receive_once_wanted(from, number, &mut frames) => {}
+                () = self.send(from, number, &mut out) => {}
+            }
+        }
+    }
+
+    /// Reads the greeting of one who dialled.
+    async fn greeted(&self, frames: &mut Frames) -> Result<NodeId, Status> {
+        let Ok(Some(frame::Frame::Hello(hello))) = within(HANDSHAKE_PATIENCE, frames.next()).await
+        else {
+            return Err(Status::invalid_argument("a stream of a peer starts with a greeting"));
+        };
+        if let Err(why) = self.judge(&hello) {
+            self.complain(format!("refused a stream from {:x}: {why}", hello.from));
+            return Err(Status::failed_precondition(why));
+        }
+        if hello.from < self.own.0 {
+            return Err(Status::failed_precondition("the member with the larger id dials"));
+        }
+        Ok(NodeId(hello.from))
+    }
+
+    /// Sends what is queued until another stream takes over, or this one breaks, which whoever
+    /// reads it notices as well.
+    async fn send(&self, to: NodeId, number: u64, out: &mut SendStream<Bytes>) {
         let outgoing = Arc::clone(&self.outgoing);
-        Sending { outgoing, to, number, hello, in_use: false, ended }
+        let mut sending = Sending { outgoing, to, number, in_use: false };
+        while let Some(messages) = poll_fn(|context| sending.poll_queue(context)).await {
+            let messages = messages.into_iter().map(wire::encode).collect();
+            let batch = Frame { frame: Some(frame::Frame::Batch(Batch { messages })) };
+            if grpc::send(out, grpc::frame(&batch)).await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Whether a greeting is that of a peer, to us.
@@ -361,14 +412,9 @@ impl Inner {
 
     /// Waits until the peer that dialled has found our greeting good, then goes on with its
     /// messages.
-    async fn receive_once_wanted(
-        self: Arc<Self>,
-        from: NodeId,
-        number: u64,
-        mut frames: Streaming<Frame>,
-    ) {
-        let first = tokio::time::timeout(HANDSHAKE_PATIENCE, frames.message()).await;
-        if let Ok(Ok(Some(Frame { frame: Some(frame::Frame::Batch(_)) }))) = first {
+    async fn receive_once_wanted(&self, from: NodeId, number: u64, frames: &mut Frames) {
+        let first = within(HANDSHAKE_PATIENCE, frames.next()).await;
+        if let Ok(Some(frame::Frame::Batch(_))) = first {
             self.established(from, number);
             self.receive(from, number, frames).await;
         } else {
@@ -380,14 +426,14 @@ impl Inner {
     }
 
     /// Hands on what a peer says until the stream breaks.
-    async fn receive(self: Arc<Self>, from: NodeId, number: u64, mut frames: Streaming<Frame>) {
+    async fn receive(&self, from: NodeId, number: u64, frames: &mut Frames) {
         let unread = Arc::new(Semaphore::new(UNREAD_BYTES_MAX));
         let why = loop {
-            let batch = match frames.message().await {
-                Ok(Some(Frame { frame: Some(frame::Frame::Batch(batch)) })) => batch,
-                Ok(Some(_)) => break "it sent something else than messages".to_owned(),
-                Ok(None) => break "it closed the stream".to_owned(),
-                Err(status) => break root_cause(&status),
+            let batch = match frames.next().await {
+                Ok(Some(frame::Frame::Batch(batch))) => batch,
+                Ok(Some(frame::Frame::Hello(_))) => break "it greeted again".to_owned(),
+                Ok(None) => break CLOSED.to_owned(),
+                Err(why) => break why,
             };
             if self.stream_of(from) != Some(number) {
                 return; // A newer stream took over.
@@ -430,7 +476,7 @@ impl Inner {
     async fn keep_dialling(self: Arc<Self>, peer: NodeId, urls: Vec<Url>) {
         let mut backoff = BACKOFF_MIN;
         for url in urls.iter().cycle() {
-            match Arc::clone(&self).try_dial(peer, url).await {
+            match self.try_dial(peer, url).await {
                 Ok(()) => backoff = BACKOFF_MIN,
                 Err(why) => {
                     self.complain(format!("cannot reach peer {:x} at {url}: {why}", peer.0));
@@ -442,52 +488,74 @@ impl Inner {
     }
 
     /// One stream, from greeting to end.
-    async fn try_dial(self: Arc<Self>, peer: NodeId, url: &Url) -> Result<(), String> {
-        let endpoint = Endpoint::from_shared(url.to_string())
-            .map_err(|error| error.to_string())?
-            .connect_timeout(CONNECT_PATIENCE)
-            .initial_stream_window_size(WINDOW_BYTES)
+    async fn try_dial(&self, peer: NodeId, url: &Url) -> Result<(), String> {
+        let socket = TcpStream::connect(url.authority()).map_err(root_cause);
+        let socket = within(CONNECT_PATIENCE, socket).await?;
+        socket.set_nodelay(true).map_err(|error| error.to_string())?;
+        let connection = h2::client::Builder::new()
+            .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(2 * WINDOW_BYTES)
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .keep_alive_timeout(PING_PATIENCE)
-            .keep_alive_while_idle(true);
-        let authority = url.authority().to_owned();
-        let connector = tower::service_fn(move |_| {
-            let authority = authority.clone();
-            async move {
-                let socket = TcpStream::connect(authority).await?;
-                socket.set_nodelay(true)?;
-                Ok::<_, std::io::Error>(TokioIo::new(Coalescing::new(socket)))
-            }
+            .max_frame_size(HTTP2_FRAME_BYTES)
+            .handshake(Coalescing::new(socket));
+        let connection = within(HANDSHAKE_PATIENCE, connection.map_err(root_cause)).await?;
+        let (calls, mut connection) = connection;
+        let mut pulse = pulse(connection.ping_pong());
+        let mut connection = pin!(connection);
+        let mut ended = poll_fn(|context| match pulse.poll_missed(context) {
+            Poll::Ready(()) => Poll::Ready(SILENT.to_owned()),
+            Poll::Pending => connection.as_mut().poll(context).map(|ended| match ended {
+                Ok(()) => CLOSED.to_owned(),
+                Err(error) => root_cause(error),
+            }),
         });
-        let channel =
-            endpoint.connect_with_connector(connector).await.map_err(|error| root_cause(&error))?;
-        let mut client = proto::peer::peer_client::PeerClient::new(channel)
-            .max_decoding_message_size(FRAME_BYTES_MAX)
-            .max_encoding_message_size(FRAME_BYTES_MAX);
-        let number = self.streams.fetch_add(1, Ordering::Relaxed);
-        // Dropped at the end of this function, however that comes.
-        let (_open, ended) = oneshot::channel();
-        let greeting = async {
-            let mut frames =
-                client.connect(self.sending(peer, number, Some(ended))).await?.into_inner();
-            let first = frames.message().await?;
-            Ok::<_, Status>((frames, first))
+        let greeting = within(HANDSHAKE_PATIENCE, self.greet(peer, url, calls));
+        let (mut frames, mut out) = tokio::select! {
+            biased;
+            why = &mut ended => return Err(why),
+            greeted = greeting => greeted?,
         };
-        let (frames, first) = tokio::time::timeout(HANDSHAKE_PATIENCE, greeting)
-            .await
-            .map_err(|_| "it does not answer".to_owned())?
-            .map_err(|status| format!("refused: {}", status.message()))?;
-        let Some(Frame { frame: Some(frame::Frame::Hello(hello)) }) = first else {
+        let number = self.streams.fetch_add(1, Ordering::Relaxed);
+        self.established(peer, number);
+        tokio::select! {
+            biased;
+            why = &mut ended => self.broken(peer, number, &why),
+            () = self.receive(peer, number, &mut frames) => {}
+            () = self.send(peer, number, &mut out) => {}
+        }
+        Ok(())
+    }
+
+    /// Opens a stream and exchanges greetings.
+    async fn greet(
+        &self,
+        peer: NodeId,
+        url: &Url,
+        calls: h2::client::SendRequest<Bytes>,
+    ) -> Result<(Frames, SendStream<Bytes>), String> {
+        let mut calls = calls.ready().await.map_err(root_cause)?;
+        let request = Request::post(format!("http://{}{CONNECT}", url.authority()))
+            .header(http::header::CONTENT_TYPE, "application/grpc")
+            .header(http::header::TE, "trailers")
+            .body(())
+            .map_err(|error| error.to_string())?;
+        let (response, mut out) = calls.send_request(request, false).map_err(root_cause)?;
+        grpc::send(&mut out, grpc::frame(&self.hello(peer))).await.map_err(root_cause)?;
+        let response = response.await.map_err(root_cause)?;
+        match Status::from_header_map(response.headers()) {
+            Some(status) if status.code() != Code::Ok => {
+                return Err(format!("refused: {}", status.message()));
+            }
+            _ => {}
+        }
+        let mut frames = Frames::new(response.into_body());
+        let Some(frame::Frame::Hello(hello)) = frames.next().await? else {
             return Err("it did not greet".to_owned());
         };
         if hello.from != peer.0 {
             return Err(format!("member {:x} answers there", hello.from));
         }
         self.judge(&hello)?;
-        self.established(peer, number);
-        Arc::clone(&self).receive(peer, number, frames).await;
-        Ok(())
+        Ok((frames, out))
     }
 
     /// Logs a line, unless it was logged a moment ago.
@@ -507,9 +575,56 @@ impl Inner {
     }
 }
 
+/// What a peer sends, frame by frame.
+struct Frames {
+    body: RecvStream,
+    bytes: BytesMut,
+}
+
+impl Frames {
+    fn new(body: RecvStream) -> Frames {
+        Frames { body, bytes: BytesMut::new() }
+    }
+
+    /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// Why there is none.
+    async fn next(&mut self) -> Result<Option<frame::Frame>, String> {
+        loop {
+            if let Some(message) = split(&mut self.bytes)? {
+                let frame = Frame::decode(message).map_err(|error| error.to_string())?;
+                return frame.frame.map(Some).ok_or_else(|| "it sent an empty frame".to_owned());
+            }
+            let Some(part) = poll_fn(|context| self.body.poll_data(context)).await else {
+                return Ok(None);
+            };
+            let part = part.map_err(root_cause)?;
+            let _ = self.body.flow_control().release_capacity(part.len());
+            self.bytes.extend_from_slice(&part);
+        }
+    }
+}
+
+fn split(bytes: &mut BytesMut) -> Result<Option<Bytes>, String> {
+    grpc::split_message(bytes, FRAME_BYTES_MAX).map_err(|status| status.message().to_owned())
+}
+
+fn pulse(pings: Option<PingPong>) -> Pulse {
+    Pulse::new(pings.expect("it is asked for once"), PING_INTERVAL, PING_PATIENCE)
+}
+
+/// Waits no longer than this.
+async fn within<T>(
+    patience: Duration,
+    result: impl Future<Output = Result<T, String>>,
+) -> Result<T, String> {
+    timeout(patience, result).await.unwrap_or_else(|_| Err("it does not answer".to_owned()))
+}
+
 /// The innermost error: what the system said.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
+fn root_cause(error: impl std::error::Error) -> String {
+    let mut cause: &dyn std::error::Error = &error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
