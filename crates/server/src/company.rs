@@ -4,23 +4,26 @@
 //! of one that shares it: each batch is handed from thread to thread and from member to member,
 //! whatever it holds. Where a batch is being written, all that come meanwhile share the next one. At
 //! some thousand writes a second they come just too far apart for that. So a leader whose disk is
-//! idle keeps a lonely write for a moment, and proposes it together with the next one.
+//! idle keeps the first write for a moment, and a second one again, and proposes three together.
 //!
-//! Whether that pays is learned from the writes themselves. If no other came, the moment was wasted,
-//! and twice as many lonely writes as the time before go at once until it is tried again. So the
-//! only client, which sends one write after another, hardly ever waits; and where another write
-//! comes more often than not, every lonely one does.
+//! Whether that pays is learned from the writes themselves, for the first and the second apart. If no
+//! other came, the moment was wasted, and twice as many as the time before go at once until it is
+//! tried again. So the only client, which sends one write after another, hardly ever waits; and where
+//! another write comes more often than not, writes wait for it.
 
 use replica::{Input, PeerMessage};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// A write that waits longer waits in vain, even if another comes before the runtime's timer, which
-/// goes in milliseconds, says so. Long enough for company at two thousand writes a second, and
+/// Writes that are proposed together without waiting for more.
+const COMPANY: usize = 3;
+
+/// If the next write takes longer, waiting was in vain, even if it comes before the runtime's timer,
+/// which goes in milliseconds, says so. Long enough for company at two thousand writes a second, and
 /// about what the batch itself takes.
 const PATIENCE: Duration = Duration::from_micros(600);
 
-/// After this often in vain the number of those that go at once doubles no more: it is 1023.
+/// After this often in vain the pause until the next try doubles no more: 1024 times.
 const VAIN_MAX: u32 = 10;
 
 /// What becomes of a write here.
@@ -34,48 +37,78 @@ pub enum Proposes {
     ToABusyDisk,
 }
 
-/// The lonely write that waits, and what was learned from those before.
+/// The writes that wait, and what was learned from those before.
 #[derive(Default)]
 pub struct Company {
-    waiting: Option<(Input, Instant)>,
-    /// How often it was in vain, less how often it was not.
+    waiting: Vec<Input>,
+    /// How many writes these are.
+    writes: usize,
+    until: Option<Instant>,
+    /// For one write that waits, for two, and so on.
+    lessons: [Lesson; COMPANY - 1],
+}
+
+/// Whether it pays to wait for the next write.
+#[derive(Default)]
+struct Lesson {
+    /// How often it did not, less how often it did.
     vain: u32,
-    /// So many go at once before one waits again.
-    at_once: u32,
+    /// So many times it is not tried.
+    pause: u32,
 }
 
 impl Company {
-    /// Until when a write waits, if one does.
+    /// Until when writes wait, if any do.
     pub fn until(&self) -> Option<Instant> {
-        self.waiting.as_ref().map(|(_, until)| *until)
+        self.until
     }
 
-    /// Takes a lonely write out of a round's inputs; puts it back, before all others, when another
-    /// write came, when it has waited long enough, or when this member leads no more.
+    /// Takes writes that shall wait out of a round's inputs; puts them back, before all others, when
+    /// there are enough, when they have waited long enough, or when this member leads no more.
     pub fn gather(&mut self, inputs: &mut Vec<Input>, proposes: Proposes, now: Instant) {
-        let writes: usize = inputs.iter().map(writes_of).sum();
-        match self.waiting.take() {
-            Some((input, until)) => {
-                // A write that is given up must be where it can be found.
-                let is_given_up = inputs.iter().any(|input| matches!(input, Input::Cancel(_)));
-                if now >= until {
-                    self.vain = VAIN_MAX.min(self.vain + 1);
-                    self.at_once = (1 << self.vain) - 1;
-                } else if writes > 0 {
-                    self.vain = self.vain.saturating_sub(1);
-                } else if proposes != Proposes::Nothing && !is_given_up {
-                    self.waiting = Some((input, until));
-                    return;
-                }
-                inputs.insert(0, input);
-            }
-            None if writes != 1 || proposes != Proposes::ToAnIdleDisk => {}
-            None if self.at_once > 0 => self.at_once -= 1,
-            None => {
-                let lonely = inputs.extract_if(.., |input| writes_of(input) == 1).next();
-                self.waiting = lonely.map(|input| (input, now + PATIENCE));
+        let new: usize = inputs.iter().map(writes_of).sum();
+        let is_late = self.until.is_some_and(|until| now >= until);
+        if let Some(known) = self.writes.checked_sub(1) {
+            match new {
+                _ if is_late => self.lessons[known].was_in_vain(),
+                0 => {}
+                _ => self.lessons[known].paid(),
             }
         }
+        // A write that is given up must be where it can be found.
+        let is_given_up = inputs.iter().any(|input| matches!(input, Input::Cancel(_)));
+        let may_wait = !is_late && !is_given_up && proposes != Proposes::Nothing;
+        if new == 0 && may_wait {
+            return;
+        }
+        let writes = self.writes + new;
+        if may_wait
+            && proposes == Proposes::ToAnIdleDisk
+            && (1..COMPANY).contains(&writes)
+            && self.lessons[writes - 1].is_to_be_tried()
+        {
+            self.waiting.extend(inputs.extract_if(.., |input| writes_of(input) > 0));
+            (self.writes, self.until) = (writes, Some(now + PATIENCE));
+            return;
+        }
+        inputs.splice(0..0, self.waiting.drain(..));
+        (self.writes, self.until) = (0, None);
+    }
+}
+
+impl Lesson {
+    fn is_to_be_tried(&mut self) -> bool {
+        self.pause = self.pause.saturating_sub(1);
+        self.pause == 0
+    }
+
+    fn paid(&mut self) {
+        self.vain = self.vain.saturating_sub(1);
+    }
+
+    fn was_in_vain(&mut self) {
+        self.vain = VAIN_MAX.min(self.vain + 1);
+        self.pause = 1 << self.vain;
     }
 }
 
@@ -118,17 +151,21 @@ mod tests {
     const NONE: [u64; 0] = [];
 
     #[test]
-    fn a_lonely_write_goes_with_the_next_one() {
+    fn three_writes_go_together() {
         let (mut company, now) = (Company::default(), Instant::now());
+        let later = now + PATIENCE / 2;
         assert_eq!(given(&mut company, vec![write(1), Input::Tick], ToAnIdleDisk, now), [0]);
-        assert_eq!(company.until(), Some(now + PATIENCE));
         assert_eq!(given(&mut company, vec![Input::Tick], ToAnIdleDisk, now), [0]);
-        assert_eq!(given(&mut company, vec![Input::Tick, write(2)], ToAnIdleDisk, now), [1, 0, 2]);
+        assert_eq!(company.until(), Some(now + PATIENCE));
+        assert_eq!(given(&mut company, vec![write(2)], ToAnIdleDisk, later), NONE);
+        assert_eq!(company.until(), Some(later + PATIENCE));
+        let last = vec![Input::Tick, write(3)];
+        assert_eq!(given(&mut company, last, ToAnIdleDisk, later), [1, 2, 0, 3]);
         assert_eq!(company.until(), None);
+        let many = vec![write(4), write(5), write(6)];
+        assert_eq!(given(&mut company, many, ToAnIdleDisk, now), [4, 5, 6]);
         // While the disk is busy all that come share what it does next.
-        assert_eq!(given(&mut company, vec![write(3)], ToABusyDisk, now), [3]);
-        // Two at once are not lonely.
-        assert_eq!(given(&mut company, vec![write(4), write(5)], ToAnIdleDisk, now), [4, 5]);
+        assert_eq!(given(&mut company, vec![write(7)], ToABusyDisk, now), [7]);
     }
 
     #[test]
@@ -146,28 +183,37 @@ mod tests {
         assert_eq!(given(&mut company, vec![cancel], ToAnIdleDisk, now), [3, 3]);
     }
 
-    /// How many of a thousand lonely writes wait, if another comes in time for these.
-    fn waits(has_company: impl Fn(u32) -> bool) -> usize {
+    /// How often a first write waits, and a second one, in a thousand times, if so many come in time.
+    fn waits(come: impl Fn(u32) -> u32) -> [usize; 2] {
         let (mut company, now) = (Company::default(), Instant::now());
-        let mut waited = 0;
+        let mut waits = [0; 2];
         for number in 0..1000 {
-            if !given(&mut company, vec![write(1)], ToAnIdleDisk, now).is_empty() {
-                continue;
+            for nth in 0..come(number) {
+                let given = given(&mut company, vec![write(1)], ToAnIdleDisk, now);
+                if !given.is_empty() {
+                    // Those that follow find the disk busy.
+                    break;
+                }
+                waits[nth as usize] += 1;
             }
-            waited += 1;
-            let late = if has_company(number) { Duration::ZERO } else { PATIENCE };
-            assert_eq!(given(&mut company, vec![write(2)], ToAnIdleDisk, now + late), [1, 2]);
+            given(&mut company, vec![], ToAnIdleDisk, now + PATIENCE);
+            assert_eq!(company.until(), None);
         }
-        waited
+        waits
     }
 
     #[test]
     fn writes_wait_where_others_come() {
-        assert_eq!(waits(|_| true), 1000);
-        assert_eq!(waits(|_| false), 9, "0, 2, 6, 14, ... 510");
-        assert!(waits(|number| number % 4 > 0) > 700);
-        assert!(waits(|number| number % 4 == 0) < 50);
+        assert_eq!(waits(|_| 1), [9, 0], "0, 2, 6, 14, ... 510");
+        assert_eq!(waits(|_| 3), [1000, 1000]);
+        // Two clients, each one write after another.
+        assert_eq!(waits(|_| 2), [1000, 9]);
+        let [first, _] = waits(|number| 1 + u32::from(number % 4 > 0));
+        assert!(first > 700, "{first}");
+        let [first, _] = waits(|number| 1 + u32::from(number % 4 == 0));
+        assert!(first < 50, "{first}");
         // What was learned is forgotten when it is no longer true.
-        assert!(waits(|number| number > 200) > 400);
+        let [first, second] = waits(|number| if number > 200 { 3 } else { 1 });
+        assert!(first > 400 && second > 400, "{first} {second}");
     }
 }
