@@ -49,6 +49,9 @@ Examples:
   raft-kv inspect /var/lib/raft-kv/m1";
 
 fn main() -> ExitCode {
+    // The allocator asks for huge pages, and a fault that clears one stops everybody for as long as
+    // hundreds of small ones: the p99 of puts doubles. A kernel that refuses leaves it at that.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     // A member's flags are etcd's, read by its own rules: `-name`, environment and all.
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|first| first == "server") {
