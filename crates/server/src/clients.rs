@@ -27,7 +27,7 @@ use tracing::{debug, warn};
 /// Who opens a connection, and each who asks over HTTP/1, says what it wants within this time.
 const FIRST_WORDS_PATIENCE: Duration = Duration::from_secs(30);
 /// When the system gives no more sockets, look again after this.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Accepts for ever and deals connections out to threads in turn.
 pub async fn accept(listener: TcpListener, threads: Vec<UnboundedSender<std::net::TcpStream>>) {

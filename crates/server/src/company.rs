@@ -41,8 +41,6 @@ pub enum Proposes {
 #[derive(Default)]
 pub struct Company {
     waiting: Vec<Input>,
-    /// How many writes these are.
-    writes: usize,
     until: Option<Instant>,
     /// For one write that waits, for two, and so on.
     lessons: [Lesson; COMPANY - 1],
@@ -66,13 +64,13 @@ impl Company {
     /// Takes writes that shall wait out of a round's inputs; puts them back, before all others, when
     /// there are enough, when they have waited long enough, or when this member leads no more.
     pub fn gather(&mut self, inputs: &mut Vec<Input>, proposes: Proposes, now: Instant) {
-        let new: usize = inputs.iter().map(writes_of).sum();
+        let (waiting, new) = (count(&self.waiting), count(inputs));
         let is_late = self.until.is_some_and(|until| now >= until);
-        if let Some(known) = self.writes.checked_sub(1) {
+        if waiting > 0 {
             match new {
-                _ if is_late => self.lessons[known].was_in_vain(),
+                _ if is_late => self.lessons[waiting - 1].was_in_vain(),
                 0 => {}
-                _ => self.lessons[known].paid(),
+                _ => self.lessons[waiting - 1].paid(),
             }
         }
         // A write that is given up must be where it can be found.
@@ -81,18 +79,18 @@ impl Company {
         if new == 0 && may_wait {
             return;
         }
-        let writes = self.writes + new;
+        let writes = waiting + new;
         if may_wait
             && proposes == Proposes::ToAnIdleDisk
             && (1..COMPANY).contains(&writes)
             && self.lessons[writes - 1].is_to_be_tried()
         {
             self.waiting.extend(inputs.extract_if(.., |input| writes_of(input) > 0));
-            (self.writes, self.until) = (writes, Some(now + PATIENCE));
+            self.until = Some(now + PATIENCE);
             return;
         }
         inputs.splice(0..0, self.waiting.drain(..));
-        (self.writes, self.until) = (0, None);
+        self.until = None;
     }
 }
 
@@ -110,6 +108,10 @@ impl Lesson {
         self.vain = VAIN_MAX.min(self.vain + 1);
         self.pause = 1 << self.vain;
     }
+}
+
+fn count(inputs: &[Input]) -> usize {
+    inputs.iter().map(writes_of).sum()
 }
 
 /// How many writes an input brings.

@@ -4,6 +4,7 @@
 //! more. Queues are bounded in bytes: a peer that does not keep up loses messages, it never slows
 //! the node.
 
+use crate::clients::ACCEPT_BACKOFF;
 use crate::config::Config;
 use crate::desk::Mail;
 use crate::grpc;
@@ -60,8 +61,6 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(3);
 /// What keeps failing is logged once in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// When the system gives no more sockets, look again after this.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 /// HTTP/2: what may be under way in each direction, and the frames that it is cut into.
 const WINDOW_BYTES: u32 = 8 << 20;
 const HTTP2_FRAME_BYTES: u32 = 1 << 20;
