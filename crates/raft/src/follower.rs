@@ -2,7 +2,7 @@
 
 use crate::entry::{Entry, Index, NodeId, Position};
 use crate::message::Body;
-use crate::node::{Core, Next, Refusal};
+use crate::node::{Config, Core, Next, Refusal};
 use crate::ready::ReadId;
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
@@ -153,13 +153,18 @@ impl Follower {
 
     /// The connection broke: a leader that lives will be heard of again soon. Without pre-vote a
     /// wrong guess would unseat it.
-    pub(crate) fn on_disconnected(&mut self, core: &mut Core, peer: NodeId) {
+    pub(crate) fn on_disconnected(&mut self, core: &Core, peer: NodeId) {
         if self.leader != Some(peer) || !core.config.pre_vote {
             return;
         }
         self.connected = false;
-        // Drawn anew, so that two followers that lost the same leader do not split the vote.
-        let soon = 1 + core.draw_ticks((core.config.election_ticks / 5).max(2));
+        // In turn, by id: those that lose a leader lose it at once, and two that asked at once
+        // could split the vote, and would wait for an election timeout. In a turn there is time
+        // for an answer: who campaigns refuses those whose turn comes later.
+        let Config { id, election_ticks, membership, .. } = &core.config;
+        let earlier = membership.voters().filter(|voter| voter < id && *voter != peer).count();
+        let turn = (election_ticks / 20).max(1);
+        let soon = 1 + turn * earlier as u32;
         self.patience = self.patience.min(self.elapsed.saturating_add(soon));
     }
 

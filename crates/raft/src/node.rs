@@ -305,7 +305,7 @@ impl Node {
     /// patient with its silence; pre-vote keeps a wrong hint harmless.
     pub fn disconnected(&mut self, peer: NodeId) {
         match &mut self.role {
-            Role::Follower(follower) => follower.on_disconnected(&mut self.core, peer),
+            Role::Follower(follower) => follower.on_disconnected(&self.core, peer),
             Role::Leader(leader) => leader.on_disconnected(peer),
             Role::Candidate(_) => {}
         }
