@@ -36,7 +36,7 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 /// Entries under way to one peer.
 const INFLIGHT_BYTES_MAX: usize = 16 << 20;
 /// Entries kept in memory for peers that are a little behind.
-const TAIL_BYTES_MAX: usize = 16 << 20;
+const TAIL_BYTES_MAX: usize = 4 << 20;
 /// Requests that wait for a leader.
 const WAITING_BYTES_MAX: usize = 64 << 20;
 /// What is under way when the member stops gets so much time.
