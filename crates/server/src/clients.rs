@@ -1,5 +1,6 @@
 //! Connections of clients: each is accepted once and stays on one thread.
 
+use crate::accept;
 use crate::api::Member;
 use crate::config::Config;
 use crate::http_pages;
@@ -22,26 +23,14 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// Who opens a connection, and each who asks over HTTP/1, says what it wants within this time.
 const FIRST_WORDS_PATIENCE: Duration = Duration::from_secs(30);
-/// When the system gives no more sockets, look again after this.
-pub const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
-
 /// Accepts for ever and deals connections out to threads in turn.
 pub async fn accept(listener: TcpListener, threads: Vec<UnboundedSender<std::net::TcpStream>>) {
     for thread in threads.iter().cycle() {
-        let socket = loop {
-            match listener.accept().await {
-                Ok((socket, _)) => break socket,
-                // One bad connection, or no more file descriptors: neither ends the member.
-                Err(error) => {
-                    warn!(%error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_BACKOFF).await;
-                }
-            }
-        };
+        let (socket, _) = accept::connection(&listener).await;
         if let Ok(socket) = socket.into_std() {
             let _ = thread.send(socket);
         }
@@ -73,21 +62,12 @@ pub async fn serve(
 /// Serves health and version, and nothing else, on a listener of its own.
 pub async fn serve_pages(listener: TcpListener, member: Arc<Member>, stop: watch::Receiver<bool>) {
     loop {
-        match listener.accept().await {
-            Ok((socket, _)) => {
-                tokio::spawn(serve_http1(Arc::clone(&member), socket, stop.clone()));
-            }
-            Err(_) => tokio::time::sleep(ACCEPT_BACKOFF).await,
-        }
+        let (socket, _) = accept::connection(&listener).await;
+        tokio::spawn(serve_http1(Arc::clone(&member), socket, stop.clone()));
     }
 }
 
 async fn connection(member: Arc<Member>, socket: TcpStream, stop: watch::Receiver<bool>) {
-    // Without this, answers wait for the peer's acknowledgements: 40 ms each.
-    if let Err(error) = socket.set_nodelay(true) {
-        debug!(%error, "cannot set TCP_NODELAY");
-        return;
-    }
     let mut socket = Coalescing::new(socket);
     match tokio::time::timeout(FIRST_WORDS_PATIENCE, socket.announces_http2()).await {
         Ok(Ok(true)) => {

@@ -28,6 +28,7 @@
 //!
 //! **Never**: decides anything that consensus or the store should.
 
+mod accept;
 mod api;
 mod clients;
 mod company;

@@ -3,6 +3,7 @@
 //! Sockets, HTTP/2, framing and messages are a member's own; what is between question and answer
 //! is left out. One thread, as a member's network thread.
 
+use crate::accept;
 use crate::grpc::{self, Call, Incoming};
 use crate::http2::{self, Terms};
 use crate::socket::Coalescing;
@@ -39,7 +40,7 @@ const TERMS: Terms = Terms {
 /// Answers puts, ranges and transactions with constants, for ever.
 ///
 /// # Errors
-/// When the system gives no runtime, or the listener breaks.
+/// When the system gives no runtime, or cannot use the listener.
 pub fn serve(listener: TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -47,8 +48,7 @@ pub fn serve(listener: TcpListener) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (_never, stop) = watch::channel(false);
         loop {
-            let (socket, _) = listener.accept().await?;
-            socket.set_nodelay(true)?;
+            let (socket, _) = accept::connection(&listener).await;
             tokio::spawn(http2::serve(Coalescing::new(socket), TERMS, stop.clone(), take));
         }
     })

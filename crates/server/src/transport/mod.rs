@@ -1,10 +1,13 @@
 //! Streams between members: one for each pair, opened by the member with the larger id.
 //!
-//! A stream may break at any moment, and what was on it is lost; consensus does not rely on
-//! more. Queues are bounded in bytes: a peer that does not keep up loses messages, it never slows
-//! the node.
+//! A stream may break at any moment, and what was on it is lost; consensus does not rely on more.
 
-use crate::clients::ACCEPT_BACKOFF;
+mod frames;
+mod outgoing;
+
+pub use outgoing::Outgoing;
+
+use crate::accept;
 use crate::config::Config;
 use crate::desk::Mail;
 use crate::grpc;
@@ -14,22 +17,23 @@ use crate::socket::Coalescing;
 use crate::urls::Url;
 use crate::wire;
 use arc_swap::ArcSwap;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use frames::Frames;
 use futures_util::TryFutureExt;
 use h2::server::SendResponse;
 use h2::{PingPong, RecvStream, SendStream};
 use http::Request;
-use prost::Message;
+use outgoing::Sending;
 use proto::peer::{Batch, Frame, Hello, frame};
 use raft::{Index, NodeId};
 use replica::{Input, PeerMessage, Published};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -43,12 +47,6 @@ const CONNECT: &str = "/raftkv.peer.v1.Peer/Connect";
 
 /// The protocol that this release speaks with its peers.
 const PROTOCOL_VERSION: u32 = 1;
-/// Messages that wait for one peer hold at most so many bytes; the newest are dropped.
-const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// A frame is closed once it holds so many bytes.
-const FRAME_BYTES: usize = 1 << 20;
-/// No frame is larger: one message beyond [`FRAME_BYTES`] may hold an append of full size.
-const FRAME_BYTES_MAX: usize = 128 << 20;
 /// Bytes of one peer's messages that the node has not taken yet; beyond, the stream waits.
 const UNREAD_BYTES_MAX: usize = 64 << 20;
 /// A peer that says nothing for so long on a new stream is given up.
@@ -69,125 +67,6 @@ const CALLS_MAX: u32 = 16;
 
 const CLOSED: &str = "it closed the stream";
 const SILENT: &str = "it does not answer a ping";
-
-/// The queues to all peers. The node fills them, and the streams beside it on its thread empty them.
-pub struct Outgoing {
-    peers: BTreeMap<NodeId, Peer>,
-}
-
-struct Peer {
-    /// Taken for a few moves of memory, by the node's thread, and by the main thread when it counts;
-    /// nobody waits while holding it.
-    queue: Mutex<Queue>,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// Which stream empties it; none if there is none.
-    stream: Option<u64>,
-    messages: VecDeque<PeerMessage>,
-    bytes: usize,
-    /// Wake streams by their numbers: the one in use when there is something to send, one that
-    /// waits for its handshake when it is taken into use, one that was replaced so that it ends.
-    wakers: BTreeMap<u64, Waker>,
-    dropped: u64,
-}
-
-impl Outgoing {
-    /// Queues to these peers.
-    pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Outgoing {
-        let peers = peers.into_iter().map(|id| (id, Peer { queue: Mutex::default() })).collect();
-        Outgoing { peers }
-    }
-
-    /// Queues a message for a peer; it leaves after the next [`Outgoing::flush`] at the latest.
-    ///
-    /// Without a stream, or with a full queue, the message is dropped. If it asked the peer to
-    /// propose something, the peer's refusal is returned in its place: it was not proposed.
-    pub fn queue(&self, to: NodeId, message: PeerMessage) -> Option<PeerMessage> {
-        let Some(peer) = self.peers.get(&to) else { return message.refusal() };
-        let cost = wire::cost(&message);
-        let mut queue = peer.lock();
-        let fits = queue.bytes == 0 || queue.bytes + cost <= QUEUE_BYTES_MAX;
-        if queue.stream.is_none() || !fits {
-            queue.dropped += 1;
-            drop(queue);
-            return message.refusal();
-        }
-        queue.bytes += cost;
-        queue.messages.push_back(message);
-        None
-    }
-
-    /// Wakes the streams that have something to send.
-    pub fn flush(&self) {
-        for peer in self.peers.values() {
-            let waker = {
-                let mut queue = peer.lock();
-                let number = queue.stream.filter(|_| !queue.messages.is_empty());
-                number.and_then(|number| queue.wakers.remove(&number))
-            };
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-    }
-
-    /// How many peers have a stream.
-    pub fn connected(&self) -> usize {
-        self.peers.values().filter(|peer| peer.lock().stream.is_some()).count()
-    }
-}
-
-impl Peer {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What a stream sends after its greeting: once it is taken into use an empty batch, which tells the
-/// other side so; then whatever is queued, until another stream takes over.
-struct Sending {
-    outgoing: Arc<Outgoing>,
-    to: NodeId,
-    number: u64,
-    in_use: bool,
-}
-
-impl Sending {
-    /// Takes what is queued, up to a frame's size; waits if there is nothing. `None` at the end.
-    fn poll_queue(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<PeerMessage>>> {
-        let mut queue = self.outgoing.peers[&self.to].lock();
-        let ours = queue.stream == Some(self.number);
-        if !ours && (self.in_use || queue.stream.is_some_and(|newer| newer > self.number)) {
-            return Poll::Ready(None);
-        }
-        let first = ours && !self.in_use;
-        self.in_use = ours;
-        if !first && (!ours || queue.messages.is_empty()) {
-            queue.wakers.insert(self.number, context.waker().clone());
-            return Poll::Pending;
-        }
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        while !first
-            && bytes < FRAME_BYTES
-            && let Some(message) = queue.messages.pop_front()
-        {
-            let cost = wire::cost(&message);
-            bytes += cost;
-            queue.bytes -= cost;
-            taken.push(message);
-        }
-        Poll::Ready(Some(taken))
-    }
-}
-
-impl Drop for Sending {
-    fn drop(&mut self) {
-        self.outgoing.peers[&self.to].lock().wakers.remove(&self.number);
-    }
-}
 
 /// The transport of one member. Lives on the node's thread.
 #[derive(Clone)]
@@ -247,10 +126,7 @@ impl Transport {
     /// Answers the peers that dial this member, for ever.
     pub async fn accept(self, listener: TcpListener) {
         loop {
-            let Ok((socket, from)) = listener.accept().await else {
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
-                continue;
-            };
+            let (socket, from) = accept::connection(&listener).await;
             let inner = Arc::clone(&self.inner);
             tokio::spawn(async move {
                 let Err(why) = inner.serve(socket).await;
@@ -274,7 +150,6 @@ impl Inner {
 
     /// One connection of one who dialled.
     async fn serve(self: Arc<Self>, socket: TcpStream) -> Result<Infallible, String> {
-        let _ = socket.set_nodelay(true);
         let connection = h2::server::Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(2 * WINDOW_BYTES)
@@ -344,7 +219,7 @@ impl Inner {
     /// reads it notices as well.
     async fn send(&self, to: NodeId, number: u64, out: &mut SendStream<Bytes>) {
         let outgoing = Arc::clone(&self.outgoing);
-        let mut sending = Sending { outgoing, to, number, in_use: false };
+        let mut sending = Sending::new(outgoing, to, number);
         while let Some(messages) = poll_fn(|context| sending.poll_queue(context)).await {
             let messages = messages.into_iter().map(wire::encode).collect();
             let batch = Frame { frame: Some(frame::Frame::Batch(Batch { messages })) };
@@ -391,22 +266,8 @@ impl Inner {
 
     /// Takes a stream into use, in place of an older one.
     fn established(&self, peer: NodeId, number: u64) {
-        self.switch(peer, Some(number));
+        self.outgoing.switch(peer, Some(number));
         info!(peer = format_args!("{:x}", peer.0), "connected to a peer");
-    }
-
-    /// Makes a stream, or none, the one that empties the queue; what is queued is lost.
-    fn switch(&self, peer: NodeId, stream: Option<u64>) {
-        let wakers = {
-            let mut queue = self.outgoing.peers[&peer].lock();
-            queue.stream = stream;
-            queue.messages.clear();
-            queue.bytes = 0;
-            std::mem::take(&mut queue.wakers)
-        };
-        for waker in wakers.into_values() {
-            waker.wake();
-        }
     }
 
     /// Waits until the peer that dialled has found our greeting good, then goes on with its
@@ -434,7 +295,7 @@ impl Inner {
                 Ok(None) => break CLOSED.to_owned(),
                 Err(why) => break why,
             };
-            if self.stream_of(from) != Some(number) {
+            if self.outgoing.stream_of(from) != Some(number) {
                 return; // A newer stream took over.
             }
             if batch.messages.is_empty() {
@@ -459,15 +320,11 @@ impl Inner {
         self.broken(from, number, &why);
     }
 
-    fn stream_of(&self, peer: NodeId) -> Option<u64> {
-        self.outgoing.peers[&peer].lock().stream
-    }
-
     fn broken(&self, peer: NodeId, number: u64, why: &str) {
-        if self.stream_of(peer) != Some(number) {
+        if self.outgoing.stream_of(peer) != Some(number) {
             return;
         }
-        self.switch(peer, None);
+        self.outgoing.switch(peer, None);
         warn!(peer = format_args!("{:x}", peer.0), why, "lost the connection to a peer");
         let _ = self.inbox.send(Mail::Inputs(vec![Input::Disconnected(peer)]));
     }
@@ -572,41 +429,6 @@ impl Inner {
         }
         warn!("{line}");
     }
-}
-
-/// What a peer sends, frame by frame.
-struct Frames {
-    body: RecvStream,
-    bytes: BytesMut,
-}
-
-impl Frames {
-    fn new(body: RecvStream) -> Frames {
-        Frames { body, bytes: BytesMut::new() }
-    }
-
-    /// The next frame; `None` at the end.
-    ///
-    /// # Errors
-    /// Why there is none.
-    async fn next(&mut self) -> Result<Option<frame::Frame>, String> {
-        loop {
-            if let Some(message) = split(&mut self.bytes)? {
-                let frame = Frame::decode(message).map_err(|error| error.to_string())?;
-                return frame.frame.map(Some).ok_or_else(|| "it sent an empty frame".to_owned());
-            }
-            let Some(part) = poll_fn(|context| self.body.poll_data(context)).await else {
-                return Ok(None);
-            };
-            let part = part.map_err(root_cause)?;
-            let _ = self.body.flow_control().release_capacity(part.len());
-            self.bytes.extend_from_slice(&part);
-        }
-    }
-}
-
-fn split(bytes: &mut BytesMut) -> Result<Option<Bytes>, String> {
-    grpc::split_message(bytes, FRAME_BYTES_MAX).map_err(|status| status.message().to_owned())
 }
 
 fn pulse(pings: Option<PingPong>) -> Pulse {
