@@ -305,7 +305,8 @@ impl<D: Disk> Wal<D> {
         let chain = draft.encode(salt, at, self.active.len, &mut self.buffer);
         let end = at + self.buffer.len() as u64;
         if end > self.active.written {
-            let zeros = segment::zeros_after(self.buffer.len() as u64, self.active.len - end);
+            let (entries, len) = (batch.records.len(), self.buffer.len() as u64);
+            let zeros = segment::zeros_after(entries, len, self.active.len - end);
             self.buffer.extend_with_zeros(zeros as usize);
             self.active.written = end + zeros;
         }
