@@ -29,9 +29,6 @@ pub fn run<D: Disk>(
     inbox: &UnboundedSender<Mail>,
 ) -> io::Result<()> {
     while let Ok(first) = queue.recv() {
-        // Threads that are ready to run go first: what they bring shares the sync. Where a core is
-        // free this costs nothing.
-        std::thread::yield_now();
         let mut persists = Vec::new();
         let mut stop = false;
         for work in std::iter::once(first).chain(queue.try_iter()) {
