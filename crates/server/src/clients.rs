@@ -27,6 +27,7 @@ use tracing::debug;
 
 /// Who opens a connection, and each who asks over HTTP/1, says what it wants within this time.
 const FIRST_WORDS_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Accepts for ever and deals connections out to threads in turn.
 pub async fn accept(listener: TcpListener, threads: Vec<UnboundedSender<std::net::TcpStream>>) {
     for thread in threads.iter().cycle() {
