@@ -12,12 +12,12 @@ use std::hash::{Hash, Hasher};
 pub(crate) struct Follower {
     /// The leader of this term, once it has spoken.
     leader: Option<NodeId>,
-    /// The connection to the leader has not broken since it last spoke.
-    connected: bool,
     /// Ticks since the leader spoke, or since a vote was granted.
     elapsed: u32,
     /// It campaigns when `elapsed` reaches this.
     patience: u32,
+    /// Or this, which is sooner, since the connection to the leader broke.
+    patience_unconnected: Option<u32>,
     /// Reads that the leader was asked to confirm, by token.
     reads: BTreeMap<ReadId, Asked>,
 }
@@ -32,8 +32,8 @@ struct Asked {
 /// See [`crate::Node`].
 impl Hash for Follower {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let Follower { leader, connected, elapsed, patience: _, reads } = self;
-        (leader, connected, elapsed, reads).hash(state);
+        let Follower { leader, elapsed, patience: _, patience_unconnected, reads } = self;
+        (leader, patience_unconnected.is_some(), elapsed, reads).hash(state);
     }
 }
 
@@ -41,7 +41,13 @@ impl Follower {
     pub(crate) fn new(core: &mut Core, leader: Option<NodeId>) -> Follower {
         let range = core.config.election_ticks;
         let patience = range + core.draw_ticks(range);
-        Follower { leader, connected: true, elapsed: 0, patience, reads: BTreeMap::new() }
+        Follower {
+            leader,
+            elapsed: 0,
+            patience,
+            patience_unconnected: None,
+            reads: BTreeMap::new(),
+        }
     }
 
     /// The same in a later term, in which nobody is known to lead. It goes on waiting where it was:
@@ -49,8 +55,8 @@ impl Follower {
     /// somebody who campaigns often and cannot win, because its log or its disk is behind, would
     /// keep the others from ever campaigning.
     pub(crate) fn leaderless(&self) -> Follower {
-        let Follower { elapsed, patience, .. } = *self;
-        Follower { leader: None, connected: true, elapsed, patience, reads: BTreeMap::new() }
+        let Follower { elapsed, patience, patience_unconnected, .. } = *self;
+        Follower { leader: None, elapsed, patience, patience_unconnected, reads: BTreeMap::new() }
     }
 
     pub(crate) fn leader(&self) -> Option<NodeId> {
@@ -59,12 +65,15 @@ impl Follower {
 
     /// Whether the leader spoke within the shortest time in which anybody could lose patience.
     pub(crate) fn hears_leader(&self, core: &Core) -> bool {
-        self.leader.is_some() && self.connected && self.elapsed < core.config.election_ticks
+        self.leader.is_some()
+            && self.patience_unconnected.is_none()
+            && self.elapsed < core.config.election_ticks
     }
 
     pub(crate) fn on_tick(&mut self, core: &mut Core) -> Next {
         self.elapsed += 1;
-        if self.elapsed >= self.patience && core.may_campaign() {
+        let patience = self.patience_unconnected.unwrap_or(self.patience);
+        if self.elapsed >= patience && core.may_campaign() {
             return if core.config.pre_vote {
                 Next::PreCampaign
             } else {
@@ -83,9 +92,7 @@ impl Follower {
         entries: Vec<Entry>,
         commit: Index,
     ) -> Next {
-        if !self.heed(from) {
-            return core.drop_nonsense();
-        }
+        self.heed(from);
         if !core.log.contains(prev) {
             if prev.index <= core.log.committed() {
                 return core.drop_nonsense();
@@ -112,9 +119,7 @@ impl Follower {
         commit: Index,
         round: u64,
     ) -> Next {
-        if !self.heed(from) {
-            return core.drop_nonsense();
-        }
+        self.heed(from);
         core.log.commit(commit);
         // It says who leads at this moment, and claims nothing about our disk: no reader waits
         // for a sync.
@@ -123,9 +128,7 @@ impl Follower {
     }
 
     pub(crate) fn on_commit(&mut self, core: &mut Core, from: NodeId, commit: Index) -> Next {
-        if !self.heed(from) {
-            return core.drop_nonsense();
-        }
+        self.heed(from);
         core.log.commit(commit);
         Next::Stay
     }
@@ -157,7 +160,6 @@ impl Follower {
         if self.leader != Some(peer) || !core.config.pre_vote {
             return;
         }
-        self.connected = false;
         // In turn, by id: those that lose a leader lose it at once, and two that asked at once
         // could split the vote, and would wait for an election timeout. In a turn there is time
         // for an answer: who campaigns refuses those whose turn comes later.
@@ -165,7 +167,8 @@ impl Follower {
         let earlier = membership.voters().filter(|voter| voter < id && *voter != peer).count();
         let turn = (election_ticks / 20).max(1);
         let soon = 1 + turn * earlier as u32;
-        self.patience = self.patience.min(self.elapsed.saturating_add(soon));
+        let sooner = self.patience.min(self.elapsed.saturating_add(soon));
+        self.patience_unconnected.get_or_insert(sooner);
     }
 
     pub(crate) fn abandon_reads(&mut self, core: &mut Core) {
@@ -174,11 +177,12 @@ impl Follower {
         }
     }
 
-    /// Accepts the leader of this term, and starts to wait anew. False if another one leads it.
-    fn heed(&mut self, from: NodeId) -> bool {
+    /// Accepts the leader of this term, and starts to wait anew, as long as at first: it is heard
+    /// again, whatever became of an earlier connection.
+    fn heed(&mut self, from: NodeId) {
         self.elapsed = 0;
-        self.connected = true;
-        *self.leader.get_or_insert(from) == from
+        self.patience_unconnected = None;
+        self.leader = Some(from);
     }
 
     /// Every attempt gets a token of its own: a late answer to an earlier one, perhaps from

@@ -161,6 +161,9 @@ pub(crate) struct Core {
     applying_from_disk: bool,
     chance: u64,
     dropped: u64,
+    /// The latest term whose leader was learnt, and that leader. Remembered across roles: who asks
+    /// whether it would be elected, or was refused, still knows who leads.
+    led_by: Option<(Term, NodeId)>,
 }
 
 /// No correct cluster reaches such terms or indexes; a peer that names them sends nonsense.
@@ -194,6 +197,7 @@ impl Node {
             reads_lost: Vec::new(),
             applying_from_disk: false,
             dropped: 0,
+            led_by: None,
         };
         let role = Role::Follower(Follower::new(&mut core, None));
         let invariants = Invariants::new(&core, &role);
@@ -389,6 +393,9 @@ impl Node {
 
     fn dispatch(&mut self, message: Message) -> Next {
         let Message { from, term, body, .. } = message;
+        if body.is_of_leader() && !self.core.is_led_by(from) {
+            return self.core.drop_nonsense();
+        }
         if matches!(self.role, Role::Candidate(_)) && body.is_of_leader() {
             // Somebody else won this term: follow, then hear what it says.
             self.transition(Next::Follow { term, leader: Some(from) });
@@ -428,11 +435,6 @@ impl Node {
                 leader.on_heartbeat_reply(core, from, round)
             }
             (Body::ReadRequest { id }, Role::Leader(leader)) => leader.on_read_request(from, id),
-            // Nobody leads a term with us: at most one leader is elected in a term.
-            (Body::Append { .. } | Body::Heartbeat { .. }, Role::Leader(_)) => {
-                core.dropped += 1;
-                Next::Stay
-            }
             // Late answers to what we were, and the leader's words to a role that needs none.
             _ => Next::Stay,
         }
@@ -510,6 +512,7 @@ impl Node {
                 Next::Stay
             }
             Next::Lead => {
+                core.led_by = Some((core.hard_state.term, core.config.id));
                 self.role = Role::Leader(Leader::new(core));
                 Next::Stay
             }
@@ -552,7 +555,9 @@ impl Hash for Core {
             applying_from_disk,
             chance: _,
             dropped: _,
+            led_by,
         } = self;
+        led_by.filter(|(term, _)| *term == hard_state.term).hash(state);
         (config.id, hard_state, log, handed, written, unwritten, promises).hash(state);
         (messages, fetches, committed, reads, reads_lost, applying_from_disk).hash(state);
     }
@@ -608,6 +613,19 @@ impl Core {
     pub(crate) fn drop_nonsense(&mut self) -> Next {
         self.dropped += 1;
         Next::Stay
+    }
+
+    /// Accepts who leads our term. False if it was another one that led it: at most one leader is
+    /// elected in a term (section 5.2).
+    fn is_led_by(&mut self, from: NodeId) -> bool {
+        let term = self.hard_state.term;
+        match self.led_by {
+            Some((of, leader)) if of == term => leader == from,
+            _ => {
+                self.led_by = Some((term, from));
+                true
+            }
+        }
     }
 
     /// Enters a term, without a vote in it yet.
