@@ -43,7 +43,11 @@ impl Candidate {
             core.send_in(term, peer, Body::PreVote { last });
         }
         // Our own answer needs no disk: it binds nobody.
-        let next = candidate.count(core, core.config.id, true);
+        let next = if core.is_admitted() {
+            candidate.count(core, core.config.id, true)
+        } else {
+            Next::Stay
+        };
         (candidate, next)
     }
 
@@ -93,7 +97,7 @@ impl Candidate {
     /// Our own vote counts like any other: when it is on disk. Else we could forget it, and vote
     /// for somebody else in a term that we won.
     pub(crate) fn on_persisted(&mut self, core: &mut Core) -> Next {
-        if self.phase != Phase::Campaign || !core.has_own_vote_on_disk() {
+        if self.phase != Phase::Campaign || !core.has_own_vote_on_disk() || !core.is_admitted() {
             return Next::Stay;
         }
         self.count(core, core.config.id, true)

@@ -32,6 +32,26 @@ pub enum EntryKind {
     Noop,
     /// A command of the state machine, opaque here.
     Command,
+    /// Lives of members' logs that count from here on; see [`crate::Admission`].
+    Admission,
+}
+
+impl EntryKind {
+    /// The number that stands for it on disk and on the wire.
+    pub fn number(self) -> u8 {
+        match self {
+            EntryKind::Noop => 0,
+            EntryKind::Command => 1,
+            EntryKind::Admission => 2,
+        }
+    }
+
+    /// The kind of a number; `None` if only a newer release knows it.
+    pub fn of_number(number: u8) -> Option<EntryKind> {
+        [EntryKind::Noop, EntryKind::Command, EntryKind::Admission]
+            .into_iter()
+            .find(|kind| kind.number() == number)
+    }
 }
 
 /// One entry of the replicated log. The payload's bytes are shared, never copied: the same
@@ -42,7 +62,7 @@ pub struct Entry {
     pub at: Position,
     /// What it is for.
     pub kind: EntryKind,
-    /// The command; empty for a no-op.
+    /// The command, or the encoded admission; empty for a no-op.
     pub payload: Bytes,
 }
 

@@ -171,6 +171,15 @@ impl Follower {
         self.patience_unconnected.get_or_insert(sooner);
     }
 
+    /// A part of a long message arrived. If it is the leader's, it is heard; and told that we are,
+    /// for our acknowledgement may be as long in coming. No round has the number 0.
+    pub(crate) fn on_contact(&mut self, core: &mut Core, peer: NodeId) {
+        if self.leader == Some(peer) {
+            self.heed(peer);
+            core.send(peer, Body::HeartbeatReply { round: 0 });
+        }
+    }
+
     pub(crate) fn abandon_reads(&mut self, core: &mut Core) {
         for asked in std::mem::take(&mut self.reads).into_values() {
             core.read_lost(asked.id);

@@ -6,6 +6,7 @@
 
 use crate::entry::{HardState, Index, NodeId, Position, Term};
 use crate::node::{Core, Role, RoleName};
+use crate::progress::Progress;
 use std::hash::{Hash, Hasher};
 
 /// What is remembered of the state before the last input.
@@ -91,7 +92,8 @@ fn check_state(core: &Core, role: &Role) {
                 let sent = progress.next() <= core.log.last().index.next();
                 assert!(sent, "only what exists is sent");
             }
-            let quorum = leader.quorum_index(core);
+            // What a peer lost since does not take back that it was committed.
+            let quorum = leader.quorum_index_of(core, Progress::matched);
             let own = core.log.committed() < leader.opening();
             assert!(own || core.log.committed() <= quorum, "what is committed is on a quorum");
         }

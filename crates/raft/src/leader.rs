@@ -1,12 +1,13 @@
 //! A leader: appends, replicates, commits what a quorum holds, confirms reads, hands over.
 
+use crate::admissions::{Incarnation, encode_admission};
 use crate::entry::{Entry, EntryKind, Index, NodeId, Position};
 use crate::log::Stretch;
 use crate::message::Body;
 use crate::node::{Core, Next, Refusal};
 use crate::progress::Progress;
 use crate::reads::{Reads, Waiter};
-use crate::ready::{FetchFor, ReadId, Ticket};
+use crate::ready::{FetchFor, Notice, ReadId, Ticket};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -19,6 +20,8 @@ pub(crate) struct Leader {
     transfer: Option<Transfer>,
     /// The first entry of this term.
     opening: Index,
+    /// An admission that is not committed yet.
+    admitting: Option<Index>,
     /// Ticks since the last heartbeat, and since the last check for a quorum.
     heartbeat_elapsed: u32,
     quorum_elapsed: u32,
@@ -42,17 +45,24 @@ struct Transfer {
 }
 
 impl Leader {
-    /// Opens the term with a no-op: nothing of earlier terms can be committed before an entry of
-    /// this one is (section 5.4.2), and no read may be served before that (section 8).
+    /// Opens the term with an entry of its own, an admission if one is due: nothing of earlier terms
+    /// can be committed before an entry of this one is (section 5.4.2), and no read may be served
+    /// before that (section 8).
     pub(crate) fn new(core: &mut Core) -> Leader {
         let last = core.log.last().index;
         let progress = core.peers().into_iter().map(|id| (id, Progress::new(last))).collect();
-        let opening = core.append(EntryKind::Noop, Bytes::new()).index;
+        let admission = core.take_admission_due();
+        let opening = match &admission {
+            Some(admission) => core.append(EntryKind::Admission, encode_admission(admission)),
+            None => core.append(EntryKind::Noop, Bytes::new()),
+        };
+        let opening = opening.index;
         Leader {
             progress,
             reads: Reads::default(),
             transfer: None,
             opening,
+            admitting: admission.map(|_| opening),
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
             disk: DiskWatch::default(),
@@ -135,13 +145,19 @@ impl Leader {
         Next::Stay
     }
 
-    pub(crate) fn on_appended(&mut self, core: &mut Core, from: NodeId, matched: Index) -> Next {
+    pub(crate) fn on_appended(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        by: Incarnation,
+        matched: Index,
+    ) -> Next {
         let Some(progress) = self.progress.get_mut(&from) else { return Next::Stay };
         if matched > core.log.last().index {
             return core.drop_nonsense();
         }
         progress.active = true;
-        progress.appended(matched);
+        progress.appended(matched, by);
         Next::Stay
     }
 
@@ -149,11 +165,16 @@ impl Leader {
         &mut self,
         core: &mut Core,
         from: NodeId,
+        by: Incarnation,
         prev: Index,
         hint: Position,
     ) -> Next {
         let Some(progress) = self.progress.get_mut(&from) else { return Next::Stay };
         progress.active = true;
+        if progress.learns_of_loss(prev, by) {
+            let acknowledged = progress.matched();
+            core.notices.push(Notice::LostEntries { peer: from, acknowledged, lacks: prev });
+        }
         // Whole terms are skipped at a time (section 5.3, last part).
         let common = core.log.last_in_common(hint);
         progress.rejected(prev, common.index);
@@ -185,6 +206,12 @@ impl Leader {
         progress.fetching = None;
         if progress.next() == from && !progress.is_probing() && !entries.is_empty() {
             append(core, progress, peer, entries);
+        }
+    }
+
+    pub(crate) fn on_contact(&mut self, peer: NodeId) {
+        if let Some(progress) = self.progress.get_mut(&peer) {
+            progress.active = true;
         }
     }
 
@@ -221,6 +248,7 @@ impl Leader {
     /// of reads, however many inputs there were.
     pub(crate) fn flush(&mut self, core: &mut Core) {
         self.commit(core);
+        self.admit(core);
         self.begin_reads(core);
         for (id, progress) in &mut self.progress {
             replicate(core, progress, *id);
@@ -239,11 +267,35 @@ impl Leader {
         }
     }
 
+    /// Admits those who were heard of and are not named by the log yet, one entry after the other.
+    fn admit(&mut self, core: &mut Core) {
+        let committed = core.log.committed();
+        if self.admitting.take_if(|index| *index <= committed).is_some() {
+            // Who was admitted counts where that is known to be committed. This entry carries the
+            // knowledge to the disks, so that it outlives a restart of those that must count.
+            core.append(EntryKind::Noop, Bytes::new());
+        }
+        let may = self.admitting.is_none() && self.transfer.is_none() && committed >= self.opening;
+        if may
+            && core.has_heard_of_others()
+            && let Some(admission) = core.take_admission_due()
+        {
+            let at = core.append(EntryKind::Admission, encode_admission(&admission));
+            self.admitting = Some(at.index);
+        }
+    }
+
     /// The highest index that a quorum holds on disk.
     pub(crate) fn quorum_index(&self, core: &Core) -> Index {
+        self.quorum_index_of(core, Progress::counted)
+    }
+
+    /// The same for another count of what peers hold.
+    pub(crate) fn quorum_index_of(&self, core: &Core, held: fn(&Progress) -> Index) -> Index {
         core.config.membership.quorum_index(|id| match self.progress.get(&id) {
-            Some(progress) => progress.matched(),
-            None => core.log.durable(),
+            Some(progress) => held(progress),
+            None if core.is_admitted() => core.log.durable(),
+            None => Index(0),
         })
     }
 
@@ -264,7 +316,9 @@ impl Leader {
             self.reads.begin(core.log.committed());
             self.heartbeat(core);
             let round = self.reads.round();
-            self.confirm_reads(core, core.config.id, round);
+            if core.is_admitted() {
+                self.confirm_reads(core, core.config.id, round);
+            }
         }
     }
 

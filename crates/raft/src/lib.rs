@@ -35,9 +35,10 @@
 //!
 //! `follower`, `candidate` and `leader` are the protocol's table of contents; `node` has the one
 //! check of terms and the one change of roles; `log` knows what is in the log and on disk;
-//! `progress` what a leader knows of a peer; `reads` the rounds; `invariants` what must always
-//! hold. Every behaviour has a script in `tests/scripts`.
+//! `progress` what a leader knows of a peer; `reads` the rounds; `admissions` whose votes and
+//! acknowledgements count; `invariants` what must always hold. Every behaviour has a script in `tests/scripts`.
 
+mod admissions;
 mod candidate;
 mod entry;
 mod follower;
@@ -51,8 +52,9 @@ mod progress;
 mod reads;
 mod ready;
 
+pub use admissions::{Admission, Incarnation, Standing, decode_admission, encode_admission};
 pub use entry::{Entry, EntryKind, HardState, Index, NodeId, Position, Term};
 pub use membership::{Membership, Tally};
 pub use message::{Body, Message};
 pub use node::{Config, Node, Refusal, Restored, RoleName, Status};
-pub use ready::{Fetch, FetchFor, Persist, ReadId, ReadReady, Ready, Ticket};
+pub use ready::{Fetch, FetchFor, Notice, Persist, ReadId, ReadReady, Ready, Ticket};

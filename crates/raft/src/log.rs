@@ -1,6 +1,7 @@
 //! The log in memory: its whole shape, and the payloads of its tail.
 
-use crate::entry::{Entry, HardState, Index, Position, Term};
+use crate::admissions::{Admission, Admissions, decode_admission};
+use crate::entry::{Entry, EntryKind, HardState, Index, Position, Term};
 use crate::ready::Ticket;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -28,6 +29,8 @@ pub(crate) struct Log {
     durable: Index,
     committed: Index,
     applied: Index,
+    /// The admissions among all entries.
+    admissions: Admissions,
 }
 
 /// A write that was handed out and not yet confirmed.
@@ -71,10 +74,11 @@ impl Hash for Log {
             durable,
             committed,
             applied,
+            admissions,
         } = self;
         let mut claims: Vec<_> = writes.iter().map(|w| (w.last, w.hard_state)).collect();
         claims.dedup();
-        (runs, last, tail, tail_bytes, claims, durable, committed, applied).hash(state);
+        (runs, last, tail, tail_bytes, claims, durable, committed, applied, admissions).hash(state);
     }
 }
 
@@ -83,7 +87,12 @@ impl Log {
     ///
     /// # Panics
     /// If `positions` do not start at 1 or have gaps, or terms go back: the disk layer promised.
-    pub(crate) fn restore(positions: &[Position], commit: Index, tail_bytes_max: usize) -> Log {
+    pub(crate) fn restore(
+        positions: &[Position],
+        admissions: Vec<(Index, Admission)>,
+        commit: Index,
+        tail_bytes_max: usize,
+    ) -> Log {
         let mut log = Log {
             runs: Vec::new(),
             last: Index(0),
@@ -94,14 +103,18 @@ impl Log {
             durable: Index(0),
             committed: Index(0),
             applied: Index(0),
+            admissions: Admissions::default(),
         };
         for at in positions {
             log.extend_shape(*at);
         }
+        for (index, admission) in admissions {
+            log.admissions.append(index, admission);
+        }
         log.durable = log.last;
         // The hint is durable only by luck, so it may lie behind. It stands on the disk no earlier than
         // the entries that it counts, so what the log has up to there is what was committed.
-        log.committed = commit.min(log.last);
+        log.commit(commit);
         log
     }
 
@@ -123,6 +136,11 @@ impl Log {
     /// How far committed entries were handed out.
     pub(crate) fn applied(&self) -> Index {
         self.applied
+    }
+
+    /// Whose votes and acknowledgements count.
+    pub(crate) fn admissions(&self) -> &Admissions {
+        &self.admissions
     }
 
     /// The name of the entry at `index`, if the log reaches that far.
@@ -162,6 +180,10 @@ impl Log {
     pub(crate) fn append(&mut self, entries: impl IntoIterator<Item = Entry>) {
         for entry in entries {
             self.extend_shape(entry.at);
+            if entry.kind == EntryKind::Admission {
+                let admission = decode_admission(&entry.payload).expect("it was checked");
+                self.admissions.append(entry.at.index, admission);
+            }
             self.tail_bytes += entry.bytes();
             self.tail.push_back(entry);
         }
@@ -233,6 +255,7 @@ impl Log {
     /// Raises the commit index, as far as the log reaches.
     pub(crate) fn commit(&mut self, index: Index) {
         self.committed = self.committed.max(index.min(self.last));
+        self.admissions.commit(self.committed);
     }
 
     /// Counts entries up to `index` as applied.
@@ -276,6 +299,7 @@ impl Log {
             self.tail.pop_back();
         }
         self.last = from.prev();
+        self.admissions.truncate(from);
         while self.runs.last().is_some_and(|run| run.index >= from) {
             self.runs.pop();
         }

@@ -1,5 +1,6 @@
 //! What members say to each other: the protocol's dictionary.
 
+use crate::admissions::Incarnation;
 use crate::entry::{Entry, Index, NodeId, Position, Term};
 use crate::ready::ReadId;
 use std::fmt;
@@ -15,6 +16,8 @@ pub struct Message {
     /// The sender's term when it said so; in a pre-vote, and in a granted answer to one, the term
     /// that would be campaigned in.
     pub term: Term,
+    /// The sender's life of its log: what it promises is worth no more than that.
+    pub incarnation: Incarnation,
     /// What is said.
     pub body: Body,
 }
@@ -100,6 +103,19 @@ pub enum Body {
 }
 
 impl Body {
+    /// Whether this counts for something at the receiver, so that it must come from a disk that
+    /// counts.
+    pub(crate) fn is_counted(&self) -> bool {
+        matches!(
+            self,
+            Body::PreVoteReply { granted: true }
+                | Body::VoteReply { granted: true }
+                | Body::Appended { .. }
+                | Body::Rejected { .. }
+                | Body::HeartbeatReply { .. }
+        )
+    }
+
     /// Whether only the leader of a term says this.
     pub(crate) fn is_of_leader(&self) -> bool {
         matches!(self, Body::Append { .. } | Body::Heartbeat { .. } | Body::Commit { .. })

@@ -1,5 +1,6 @@
 //! One member's consensus: inputs as method calls, effects as one [`Ready`].
 
+use crate::admissions::{Admission, Incarnation, Standing, decode_admission};
 use crate::candidate::Candidate;
 use crate::entry::{Entry, EntryKind, HardState, Index, NodeId, Position, Term};
 use crate::follower::Follower;
@@ -8,8 +9,9 @@ use crate::leader::Leader;
 use crate::log::{Log, Stretch};
 use crate::membership::Membership;
 use crate::message::{Body, Message};
-use crate::ready::{Fetch, FetchFor, Persist, ReadId, ReadReady, Ready, Ticket};
+use crate::ready::{Fetch, FetchFor, Notice, Persist, ReadId, ReadReady, Ready, Ticket};
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 
 /// How a node behaves. Times are in ticks, whatever the driver makes a tick.
@@ -17,6 +19,8 @@ use std::hash::{Hash, Hasher};
 pub struct Config {
     /// This member.
     pub id: NodeId,
+    /// The life of this member's log.
+    pub incarnation: Incarnation,
     /// All members.
     pub membership: Membership,
     /// A follower that hears nothing campaigns after a time drawn from `[n, 2n)`. At least 2.
@@ -47,6 +51,8 @@ pub struct Restored {
     pub hard_state: HardState,
     /// The name of each entry of the log, in order and without gaps from index 1.
     pub positions: Vec<Position>,
+    /// The admissions among them, ascending.
+    pub admissions: Vec<(Index, Admission)>,
     /// An index that is known to be committed; 0 if none is.
     pub commit: Index,
 }
@@ -157,6 +163,11 @@ pub(crate) struct Core {
     committed: Vec<Entry>,
     reads: Vec<ReadReady>,
     reads_lost: Vec<ReadId>,
+    pub(crate) notices: Vec<Notice>,
+    /// Lives of peers' logs that were heard of and that ours does not name.
+    heard: BTreeMap<NodeId, Incarnation>,
+    /// The last life of each peer's log that is not the one that counts: said once.
+    replaced: BTreeMap<NodeId, Incarnation>,
     /// Entries for the state machine are being read from disk.
     applying_from_disk: bool,
     chance: u64,
@@ -178,15 +189,16 @@ impl Node {
         assert!(config.membership.voters().next().is_some(), "a cluster has voters");
         assert!(config.heartbeat_ticks >= 1, "a heartbeat takes a tick at least");
         assert!(config.heartbeat_ticks < config.election_ticks, "heartbeats prevent elections");
-        let log = Log::restore(&restored.positions, restored.commit, config.tail_bytes_max);
-        assert!(log.last().term <= restored.hard_state.term, "a log is no newer than the term");
+        let Restored { hard_state, positions, admissions, commit } = restored;
+        let log = Log::restore(&positions, admissions, commit, config.tail_bytes_max);
+        assert!(log.last().term <= hard_state.term, "a log is no newer than the term");
         let mut core = Core {
             chance: config.seed,
             config,
-            hard_state: restored.hard_state,
+            hard_state,
             log,
-            handed: restored.hard_state,
-            written: restored.hard_state,
+            handed: hard_state,
+            written: hard_state,
             last_ticket: Ticket(0),
             unwritten: Vec::new(),
             promises: Vec::new(),
@@ -195,6 +207,9 @@ impl Node {
             committed: Vec::new(),
             reads: Vec::new(),
             reads_lost: Vec::new(),
+            notices: Vec::new(),
+            heard: BTreeMap::new(),
+            replaced: BTreeMap::new(),
             applying_from_disk: false,
             dropped: 0,
             led_by: None,
@@ -219,7 +234,10 @@ impl Node {
     pub fn step(&mut self, message: Message) {
         if !self.is_sane(&message) {
             self.core.dropped += 1;
-        } else if self.admit(&message) {
+        } else if let Some(counts) = self.core.check_incarnation(&message)
+            && self.check_term(&message)
+            && (counts || !message.body.is_counted())
+        {
             let next = self.dispatch(message);
             self.transition(next);
         }
@@ -316,6 +334,17 @@ impl Node {
         self.check();
     }
 
+    /// Something of a long message from a peer has arrived, which proves that it is alive and that
+    /// there is a connection: as good as a heartbeat and its answer, but that it confirms no read.
+    pub fn contact(&mut self, peer: NodeId) {
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_contact(&mut self.core, peer),
+            Role::Leader(leader) => leader.on_contact(peer),
+            Role::Candidate(_) => {}
+        }
+        self.check();
+    }
+
     /// Everything there is to do since the last call.
     pub fn ready(&mut self) -> Ready {
         if let Role::Leader(leader) = &mut self.role {
@@ -351,14 +380,16 @@ impl Node {
             && message.term > Term(0)
             && message.term.0 < NUMBER_MAX
             && match &message.body {
-                Body::Append { prev, entries, .. } => follows(*prev, entries, message.term),
+                Body::Append { prev, entries, .. } => {
+                    follows(*prev, entries, message.term) && entries.iter().all(is_readable)
+                }
                 _ => true,
             }
     }
 
     /// The term check, once for all messages (figure 2, "rules for servers"). Returns whether the
     /// message is of our term, which it may have changed.
-    fn admit(&mut self, message: &Message) -> bool {
+    fn check_term(&mut self, message: &Message) -> bool {
         let term = self.core.hard_state.term;
         match message.body {
             // These speak of a term that nobody has entered yet.
@@ -392,7 +423,7 @@ impl Node {
     }
 
     fn dispatch(&mut self, message: Message) -> Next {
-        let Message { from, term, body, .. } = message;
+        let Message { from, term, incarnation, body, .. } = message;
         if body.is_of_leader() && !self.core.is_led_by(from) {
             return self.core.drop_nonsense();
         }
@@ -426,10 +457,10 @@ impl Node {
             (Body::TimeoutNow, Role::Follower(follower)) => follower.on_timeout_now(core, from),
 
             (Body::Appended { matched }, Role::Leader(leader)) => {
-                leader.on_appended(core, from, matched)
+                leader.on_appended(core, from, incarnation, matched)
             }
             (Body::Rejected { prev, hint }, Role::Leader(leader)) => {
-                leader.on_rejected(core, from, prev, hint)
+                leader.on_rejected(core, from, incarnation, prev, hint)
             }
             (Body::HeartbeatReply { round }, Role::Leader(leader)) => {
                 leader.on_heartbeat_reply(core, from, round)
@@ -552,6 +583,9 @@ impl Hash for Core {
             committed,
             reads,
             reads_lost,
+            notices: _,
+            heard,
+            replaced,
             applying_from_disk,
             chance: _,
             dropped: _,
@@ -560,6 +594,7 @@ impl Hash for Core {
         led_by.filter(|(term, _)| *term == hard_state.term).hash(state);
         (config.id, hard_state, log, handed, written, unwritten, promises).hash(state);
         (messages, fetches, committed, reads, reads_lost, applying_from_disk).hash(state);
+        (heard, replaced).hash(state);
     }
 }
 
@@ -600,13 +635,15 @@ impl Core {
 
     /// The same, in the name of another term: only pre-votes do that.
     pub(crate) fn send_in(&mut self, term: Term, to: NodeId, body: Body) {
-        self.messages.push(Message { from: self.config.id, to, term, body });
+        let Config { id: from, incarnation, .. } = self.config;
+        self.messages.push(Message { from, to, term, incarnation, body });
     }
 
     /// Sends what claims that term, vote and log are on our disk: it leaves when they are.
     pub(crate) fn promise(&mut self, to: NodeId, body: Body) {
         let term = self.hard_state.term;
-        self.promises.push(Message { from: self.config.id, to, term, body });
+        let Config { id: from, incarnation, .. } = self.config;
+        self.promises.push(Message { from, to, term, incarnation, body });
     }
 
     /// Drops a message that no correct peer sends.
@@ -668,7 +705,68 @@ impl Core {
     /// Whether term and vote are on disk. Who still waits for that does not campaign again: it could
     /// not win, and its terms would keep others from winning.
     pub(crate) fn may_campaign(&self) -> bool {
-        self.is_voter() && self.written == self.hard_state
+        let standing = self.log.admissions().standing(self.config.id, self.config.incarnation);
+        let is_whole = !matches!(standing, Standing::Replaced { .. });
+        self.is_voter() && is_whole && self.written == self.hard_state
+    }
+
+    /// Whether our own vote and our own disk count.
+    pub(crate) fn is_admitted(&self) -> bool {
+        let Config { id, incarnation, .. } = self.config;
+        self.log.admissions().standing(id, incarnation) == Standing::Admitted
+    }
+
+    /// Whether the sender of a message is heard at all: then, whether it counts.
+    fn check_incarnation(&mut self, message: &Message) -> Option<bool> {
+        let Message { from, incarnation: presented, .. } = *message;
+        let admissions = self.log.admissions();
+        match admissions.standing(from, presented) {
+            Standing::Admitted | Standing::Unknown if !self.config.incarnation.is_named() => {
+                Some(true)
+            }
+            standing @ (Standing::Admitted | Standing::Unknown) => {
+                if admissions.latest(from) != Some(presented) {
+                    self.heard.insert(from, presented);
+                } else if !self.heard.is_empty() {
+                    self.heard.remove(&from);
+                }
+                Some(standing == Standing::Admitted)
+            }
+            Standing::Replaced { admitted } => {
+                if self.replaced.insert(from, presented) != Some(presented) {
+                    self.notices.push(Notice::Replaced { peer: from, admitted, presented });
+                }
+                // The very first admission may not be committed, and be replaced by that of another
+                // leader, which is heard then.
+                let is_certain = !admissions.committed().is_empty();
+                (!is_certain && message.body.is_of_leader()).then_some(false)
+            }
+        }
+    }
+
+    /// Whether lives of peers' logs were heard of that ours does not name.
+    pub(crate) fn has_heard_of_others(&self) -> bool {
+        !self.heard.is_empty()
+    }
+
+    /// The lives that this member, which leads, should admit: its own, and those of peers it heard
+    /// of. None is returned again before it is heard of again.
+    pub(crate) fn take_admission_due(&mut self) -> Option<Admission> {
+        let Config { id, incarnation, .. } = self.config;
+        if !incarnation.is_named() {
+            return None;
+        }
+        let admissions = self.log.admissions();
+        let mut due = std::mem::take(&mut self.heard);
+        due.insert(id, incarnation);
+        due.retain(|id, life| {
+            let is_first = admissions.in_effect().is_none_or(|named| !named.contains_key(id));
+            let latest = admissions.latest(*id);
+            life.is_named()
+                && latest
+                    .is_none_or(|latest| latest != *life && (is_first || life.continues(latest)))
+        });
+        (!due.is_empty()).then_some(due)
     }
 
     /// The other members, ascending.
@@ -765,8 +863,14 @@ impl Core {
             committed: std::mem::take(&mut self.committed),
             reads: std::mem::take(&mut self.reads),
             reads_lost: std::mem::take(&mut self.reads_lost),
+            notices: std::mem::take(&mut self.notices),
         }
     }
+}
+
+/// Whether what the core itself must read can be read.
+fn is_readable(entry: &Entry) -> bool {
+    entry.kind != EntryKind::Admission || decode_admission(&entry.payload).is_some()
 }
 
 /// Whether `entries` can follow `prev` in the log of a leader of `term`.

@@ -1,5 +1,6 @@
 //! What a leader knows of one peer's log, and what is on the way to it.
 
+use crate::admissions::Incarnation;
 use crate::entry::Index;
 use std::collections::VecDeque;
 
@@ -10,6 +11,10 @@ use std::collections::VecDeque;
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Progress {
     matched: Index,
+    /// The life of the peer's log that acknowledged it.
+    matched_by: Incarnation,
+    /// A later life lacks what was acknowledged: the peer's disk lost it.
+    has_lost: bool,
     /// The first entry that has not been sent.
     next: Index,
     flow: Flow,
@@ -44,6 +49,8 @@ impl Progress {
     pub(crate) fn new(last: Index) -> Progress {
         Progress {
             matched: Index(0),
+            matched_by: Incarnation::default(),
+            has_lost: false,
             next: last.next(),
             flow: Flow::Probe { waiting: false },
             told: Index(0),
@@ -56,6 +63,11 @@ impl Progress {
     /// The last index known to be equal, and on the peer's disk.
     pub(crate) fn matched(&self) -> Index {
         self.matched
+    }
+
+    /// What counts of that: nothing, if the peer's disk loses what it acknowledged.
+    pub(crate) fn counted(&self) -> Index {
+        if self.has_lost { Index(0) } else { self.matched }
     }
 
     /// The first index that has not been sent.
@@ -94,9 +106,11 @@ impl Progress {
     }
 
     /// The peer holds everything up to `matched`. Returns whether that is news.
-    pub(crate) fn appended(&mut self, matched: Index) -> bool {
+    pub(crate) fn appended(&mut self, matched: Index, by: Incarnation) -> bool {
         let news = matched > self.matched;
-        self.matched = self.matched.max(matched);
+        if matched >= self.matched {
+            (self.matched, self.matched_by, self.has_lost) = (matched, by, false);
+        }
         match &mut self.flow {
             Flow::Probe { .. } => {
                 self.next = self.matched.next();
@@ -113,13 +127,23 @@ impl Progress {
         news
     }
 
+    /// Whether a refusal of an append after `prev` proves that the peer's disk lost what it had
+    /// acknowledged, which is news. A late copy of a refusal from before the acknowledgement is of
+    /// the life that acknowledged, or of an earlier one.
+    pub(crate) fn learns_of_loss(&mut self, prev: Index, by: Incarnation) -> bool {
+        let lost = prev <= self.matched && by.start > self.matched_by.start;
+        lost && !std::mem::replace(&mut self.has_lost, true)
+    }
+
     /// The peer refused an append after `prev`; the logs may be equal up to `hint`. Returns
-    /// whether it was news: a late copy of an old refusal is not.
+    /// whether it was news: a late copy of an old refusal is not, nor is one of what the peer
+    /// acknowledged, which would be asked and refused for ever.
     pub(crate) fn rejected(&mut self, prev: Index, hint: Index) -> bool {
-        let stale = match self.flow {
-            Flow::Probe { .. } => prev != self.next.prev(),
-            Flow::Replicate { .. } => prev <= self.matched || prev >= self.next,
-        };
+        let stale = prev <= self.matched && prev > Index(0)
+            || match self.flow {
+                Flow::Probe { .. } => prev != self.next.prev(),
+                Flow::Replicate { .. } => prev <= self.matched || prev >= self.next,
+            };
         if stale {
             return false;
         }

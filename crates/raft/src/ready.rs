@@ -1,5 +1,6 @@
 //! What a node asks of the world: the effects of the inputs since the last time it was asked.
 
+use crate::admissions::Incarnation;
 use crate::entry::{Entry, HardState, Index, NodeId};
 use crate::message::{Entries, Message};
 use std::fmt;
@@ -22,6 +23,33 @@ pub struct Ready {
     pub reads: Vec<ReadReady>,
     /// Reads that will never be confirmed, because the leader changed. They may be asked again.
     pub reads_lost: Vec<ReadId>,
+    /// What an operator should know.
+    pub notices: Vec<Notice>,
+}
+
+/// What a member found out about the disk of another, said once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Notice {
+    /// A peer's log is not the one that counts, nor a later life of it: its disk was lost, or is an
+    /// older copy. It is not heard.
+    Replaced {
+        /// The peer.
+        peer: NodeId,
+        /// The life that counts.
+        admitted: Incarnation,
+        /// What it presents.
+        presented: Incarnation,
+    },
+    /// A peer lacks an entry that it had acknowledged in an earlier life: its disk lost it. It
+    /// counts for nothing while this member leads.
+    LostEntries {
+        /// The peer.
+        peer: NodeId,
+        /// What it had acknowledged.
+        acknowledged: Index,
+        /// An entry at or before that which it lacks.
+        lacks: Index,
+    },
 }
 
 impl Ready {
@@ -33,6 +61,7 @@ impl Ready {
             && self.committed.is_empty()
             && self.reads.is_empty()
             && self.reads_lost.is_empty()
+            && self.notices.is_empty()
     }
 }
 

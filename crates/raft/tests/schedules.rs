@@ -37,6 +37,8 @@ struct Weather {
     loss: usize,
     copies: usize,
     crashes: usize,
+    /// One in so many crashes loses the disk, or puts an older copy in its place.
+    losses: Option<usize>,
     /// Which members' messages are lost, by (from, to); redrawn now and then.
     cut: Vec<(NodeId, NodeId)>,
 }
@@ -71,8 +73,10 @@ fn run(seed: u64) -> (usize, u64) {
     let size = [1, 2, 3, 3, 3, 5][chance.below(6)];
     let small = chance.one_in(2);
     let (pre_vote, check_quorum) = (!chance.one_in(4), !chance.one_in(4));
+    let named = !chance.one_in(4);
     let mut cluster = Cluster::new(size, |config| {
         config.seed = seed;
+        config.incarnation.start = u64::from(named);
         config.pre_vote = pre_vote;
         config.check_quorum = check_quorum;
         if small {
@@ -86,6 +90,7 @@ fn run(seed: u64) -> (usize, u64) {
         loss: [3, 10, 100, 1000][chance.below(4)],
         copies: [5, 20, 100][chance.below(3)],
         crashes: [50, 300, 2000][chance.below(3)],
+        losses: (named && size > 2).then(|| [2, 10][chance.below(2)]),
         cut: Vec::new(),
     };
     for step in 0..6000 {
@@ -111,10 +116,41 @@ fn storm(cluster: &mut Cluster, chance: &mut Chance, weather: &mut Weather, step
             let _ = cluster.read(id, step);
         }
         17 if !runs => cluster.restart(id),
-        18 if runs && chance.one_in(weather.crashes / 10) => cluster.crash(id),
+        18 if runs && chance.one_in(weather.crashes / 10) => {
+            cluster.crash(id);
+            if weather.losses.is_some_and(|losses| chance.one_in(losses)) {
+                lose_disk(cluster, chance, id);
+            }
+        }
         19 if runs => mischief(cluster, chance, weather, id),
         _ => {}
     }
+}
+
+/// Of a minority, and not before a majority of the others count, as all of those know: a cluster that
+/// has just begun needs those that it began with, and one of which a majority is empty cannot be told
+/// from one that never ran. An older copy is told from its
+/// original by those that know of a later life of it.
+fn lose_disk(cluster: &mut Cluster, chance: &mut Chance, id: NodeId) {
+    if !cluster.lost.contains(&id) && cluster.lost.len() + 1 > (cluster.ids().len() - 1) / 2 {
+        return;
+    }
+    let others = || cluster.members.iter().filter(|(other, _)| **other != id);
+    let copy = cluster.members[&id].copy.incarnation;
+    let knows_later = |disk: &cluster::DiskImage| {
+        disk.committed_life(id).is_some_and(|life| life.start > copy.start)
+    };
+    let whole = || others().filter(|(other, _)| !cluster.lost.contains(other));
+    let knows = |of: NodeId| whole().all(|(_, m)| m.disk.committed_life(of).is_some());
+    let has_quorum = whole().filter(|(other, _)| knows(**other)).count() > cluster.ids().len() / 2;
+    if chance.one_in(2) && copy.start > 0 && others().all(|(_, member)| knows_later(&member.disk)) {
+        cluster.restore(id);
+    } else if has_quorum {
+        cluster.wipe(id);
+    } else {
+        return;
+    }
+    cluster.lost.insert(id);
 }
 
 /// Mostly to whoever leads: others refuse.
@@ -161,6 +197,7 @@ fn mischief(cluster: &mut Cluster, chance: &mut Chance, weather: &mut Weather, i
         }
         4 => weather.cut.clear(),
         5 => weather.cut.push((id, peer)),
+        6 if !cluster.lost.contains(&id) => cluster.backup(id),
         _ => {}
     }
 }
@@ -188,15 +225,27 @@ fn calm(cluster: &mut Cluster) {
         let leader = cluster.ids().into_iter().find(leads);
         if let (None, Some(leader), true) = (proposed, leader, round > 100) {
             proposed = cluster.propose(leader, "calm").ok();
-            let reader = cluster.ids()[0];
-            let _ = cluster.read(reader, u64::MAX);
+            let _ = cluster.read(leader, u64::MAX);
         }
         let everywhere = |at: raft::Position| {
-            cluster.members.values().all(|member| member.applied.iter().any(|e| e.at == at))
+            let whole = cluster.members.iter().filter(|(id, _)| !cluster.lost.contains(id));
+            whole.into_iter().all(|(_, member)| member.applied.iter().any(|e| e.at == at))
         };
         if proposed.is_some_and(everywhere) {
             return;
         }
+    }
+    for (id, member) in &cluster.members {
+        let restored = member.disk.restored();
+        eprintln!(
+            "n{id} {:?} {:?} {} {:?} commit {} lost {}",
+            member.disk.hard_state,
+            cluster.status(*id),
+            member.disk.incarnation,
+            restored.admissions,
+            restored.commit,
+            cluster.lost.contains(id)
+        );
     }
     panic!("no progress in calm weather");
 }

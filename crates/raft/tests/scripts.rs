@@ -40,16 +40,19 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 /// A script's cluster. Commands:
 ///
-/// - `cluster [nodes=3] [pre_vote=true] [check_quorum=true] [append_bytes_max=] ...`
+/// - `cluster [nodes=3] [pre_vote=true] [check_quorum=true] [append_bytes_max=] ...`;
+///   `incarnations=true`: members name their logs, and admit those of others.
 /// - `lead ID`: makes a member the leader, everything delivered.
 /// - `tick ID [N]`, `campaign ID` (ticks until it asks or campaigns), `propose ID WORD...`,
-///   `read ID N`, `transfer ID [TO]`, `disconnect ID PEER`.
+///   `read ID N`, `transfer ID [TO]`, `disconnect ID PEER`, `contact ID PEER`.
 /// - `deliver [FILTER]`: what is on its way now; `stabilize`: until nothing is on its way.
 /// - `drop [FILTER]`, `copy [FILTER]`, `hold NAME [FILTER]`, `release NAME`, `flight`.
 ///   FILTER: `from=ID to=ID type=NAME n=COUNT`; `n` takes the first, `last=COUNT` the last ones.
 /// - `cut A B` (both ways), `cut A B oneway`, `heal`: what `deliver` and `stabilize` lose.
 /// - `slow ID`: writes wait; `sync ID [N]`: the oldest complete; `fast ID`: all, from now on.
 /// - `crash ID`, `restart ID`, `status [ID]`, `log ID`.
+/// - `wipe ID`: its disk is lost; `backup ID`: copies its disk; `restore ID`: puts the copy back;
+///   `lose ID`: puts back the copy's entries, under the name that the log has.
 /// - `inject FROM TO TERM TYPE [key=value...]`: a message nobody sent.
 struct Script {
     cluster: Cluster,
@@ -125,6 +128,10 @@ impl Script {
             "sync" => self.sync(act)?,
             "crash" => self.cluster.crash(act.id(0)?),
             "restart" => self.cluster.restart(act.id(0)?),
+            "wipe" => self.cluster.wipe(act.id(0)?),
+            "backup" => self.cluster.backup(act.id(0)?),
+            "lose" => self.cluster.lose(act.id(0)?),
+            "restore" => self.cluster.restore(act.id(0)?),
             "status" => self.status(act)?,
             "log" => self.log(act.id(0)?),
             "inject" => self.inject(act)?,
@@ -156,6 +163,11 @@ impl Script {
                 let to = (act.words.len() > 1).then(|| act.id(1)).transpose()?;
                 self.cluster.with(id, |node| node.transfer(to)).and_then(Result::err)
             }
+            "contact" => {
+                let peer = act.id(1)?;
+                self.cluster.with(id, |node| node.contact(peer));
+                None
+            }
             "disconnect" => {
                 let peer = act.id(1)?;
                 self.cluster.with(id, |node| node.disconnected(peer));
@@ -176,12 +188,14 @@ impl Script {
         let append_bytes_max = act.key("append_bytes_max", 1 << 20)?;
         let inflight_bytes_max = act.key("inflight_bytes_max", 1 << 20)?;
         let tail_bytes_max = act.key("tail_bytes_max", 1 << 20)?;
+        let incarnations = act.key("incarnations", false)?;
         self.cluster = Cluster::new(size, |config| {
             config.pre_vote = pre_vote;
             config.check_quorum = check_quorum;
             config.append_bytes_max = append_bytes_max;
             config.inflight_bytes_max = inflight_bytes_max;
             config.tail_bytes_max = tail_bytes_max;
+            config.incarnation.start = u64::from(incarnations);
         });
         Ok(())
     }
@@ -346,7 +360,7 @@ impl Script {
         }
         for entry in &disk.entries {
             let _ = write!(line, " {}", entry.at);
-            if !entry.payload.is_empty() {
+            if entry.kind == EntryKind::Command {
                 let _ = write!(line, "={}", String::from_utf8_lossy(&entry.payload));
             }
         }
@@ -384,7 +398,8 @@ impl Script {
             "TimeoutNow" => Body::TimeoutNow,
             other => return Err(format!("no message {other}").into()),
         };
-        let message = Message { from, to, term, body };
+        let incarnation = self.cluster.incarnation(from);
+        let message = Message { from, to, term, incarnation, body };
         self.cluster.with(to, |node| node.step(message));
         Ok(())
     }

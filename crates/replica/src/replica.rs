@@ -348,7 +348,7 @@ impl Replica {
             self.proposals.reached(entry.at.term);
         }
         self.applied = entry.at;
-        if entry.kind == EntryKind::Noop {
+        if entry.kind != EntryKind::Command {
             return;
         }
         let (header, body) = match Header::decode(&entry.payload) {

@@ -70,7 +70,8 @@ impl<D: Disk> Storage<D> {
         let wal::HardState { term, vote } = found.hard_state;
         let hard_state = HardState { term: Term(term), vote: (vote != 0).then_some(NodeId(vote)) };
         let positions = found.entries.into_iter().map(position).collect();
-        let restored = Restored { hard_state, positions, commit: Index(found.commit) };
+        let commit = Index(found.commit);
+        let restored = Restored { hard_state, positions, admissions: Vec::new(), commit };
         Ok(Started { storage: Storage { wal }, restored, is_new: false, warnings: found.warnings })
     }
 
@@ -137,23 +138,17 @@ fn position(id: EntryId) -> Position {
 }
 
 fn record(entry: Entry) -> Record {
-    let kind = match entry.kind {
-        EntryKind::Noop => 0,
-        EntryKind::Command => 1,
-    };
+    let kind = entry.kind.number();
     let id = EntryId { term: entry.at.term.0, index: entry.at.index.0 };
     Record { id, kind, payload: entry.payload }
 }
 
 fn entry(record: Record) -> io::Result<Entry> {
     let at = position(record.id);
-    let kind = match record.kind {
-        0 => EntryKind::Noop,
-        1 => EntryKind::Command,
-        kind => {
-            let why = format!("entry {at} is of kind {kind}, which only a newer release knows");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        }
+    let Some(kind) = EntryKind::of_number(record.kind) else {
+        let why =
+            format!("entry {at} is of kind {}, which only a newer release knows", record.kind);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
     };
     Ok(Entry { at, kind, payload: record.payload })
 }

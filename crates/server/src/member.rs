@@ -265,6 +265,7 @@ fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
     Ok(replica::Config {
         raft: raft::Config {
             id: NodeId(config.member_id.0),
+            incarnation: raft::Incarnation::default(),
             membership: Membership::new(config.members.keys().map(|id| NodeId(id.0))),
             election_ticks: ticks(config.election),
             heartbeat_ticks: TICKS_PER_HEARTBEAT,

@@ -2,7 +2,7 @@
 //! nothing: a peer's nonsense is dropped and counted, never trusted.
 
 use proto::peer as pb;
-use raft::{Body, Entry, EntryKind, Index, Message, NodeId, Position, ReadId, Term};
+use raft::{Body, Entry, EntryKind, Incarnation, Index, Message, NodeId, Position, ReadId, Term};
 use replica::PeerMessage;
 
 /// About what a message costs in memory and on the wire, in bytes.
@@ -67,10 +67,7 @@ fn encode_raft(message: Message) -> pb::Raft {
 }
 
 fn encode_entry(entry: Entry) -> pb::Entry {
-    let kind = match entry.kind {
-        EntryKind::Noop => 0,
-        EntryKind::Command => 1,
-    };
+    let kind = u32::from(entry.kind.number());
     pb::Entry { term: entry.at.term.0, index: entry.at.index.0, kind, payload: entry.payload }
 }
 
@@ -118,16 +115,13 @@ fn decode_raft(message: pb::Raft) -> Option<Message> {
         Wire::TimeoutNow(_) => Body::TimeoutNow,
     };
     let (from, to) = (NodeId(message.from), NodeId(message.to));
-    Some(Message { from, to, term: Term(message.term), body })
+    let incarnation = Incarnation::default();
+    Some(Message { from, to, term: Term(message.term), incarnation, body })
 }
 
 /// An entry of a kind that only a newer release knows cannot be passed on as something else.
 fn decode_entry(entry: pb::Entry) -> Option<Entry> {
-    let kind = match entry.kind {
-        0 => EntryKind::Noop,
-        1 => EntryKind::Command,
-        _ => return None,
-    };
+    let kind = EntryKind::of_number(u8::try_from(entry.kind).ok()?)?;
     let at = Position::new(Term(entry.term), Index(entry.index));
     Some(Entry { at, kind, payload: entry.payload })
 }
@@ -164,9 +158,15 @@ mod tests {
     #[test]
     fn every_message_survives_the_wire() {
         let (from, to) = (NodeId(u64::MAX), NodeId(2));
-        let raft = all_bodies()
-            .into_iter()
-            .map(|body| PeerMessage::Raft(Message { from, to, term: Term(4), body }));
+        let raft = all_bodies().into_iter().map(|body| {
+            PeerMessage::Raft(Message {
+                from,
+                to,
+                term: Term(4),
+                incarnation: Incarnation::default(),
+                body,
+            })
+        });
         let others = [
             PeerMessage::Forward { term: Term(1), proposals: vec![Bytes::from_static(b"p")] },
             PeerMessage::Refused { boot: 5, sequences: vec![1, 2] },
@@ -181,7 +181,13 @@ mod tests {
         let (from, to) = (NodeId(1), NodeId(2));
         let message = |from, to| {
             let body = Body::TimeoutNow;
-            encode(PeerMessage::Raft(Message { from, to, term: Term(1), body }))
+            encode(PeerMessage::Raft(Message {
+                from,
+                to,
+                term: Term(1),
+                incarnation: Incarnation::default(),
+                body,
+            }))
         };
         assert!(decode(from, to, message(from, to)).is_some());
         assert!(decode(from, to, message(NodeId(3), to)).is_none());

@@ -3,7 +3,7 @@
 //! The member reads its own log back after a crash; the ledger is what it must find.
 
 use crate::digest::Digest;
-use raft::{Entry, EntryKind, HardState, Index, NodeId, Persist, Position, Restored, Term};
+use raft::{Entry, HardState, Index, NodeId, Persist, Position, Restored, Term};
 
 /// An entry, and a number that stands for it and all before it.
 #[derive(Clone, Debug)]
@@ -163,9 +163,6 @@ impl Ledger {
 
 fn extended(prefix: Digest, entry: &Entry) -> Digest {
     let Position { term: Term(term), index: Index(index) } = entry.at;
-    let kind = match entry.kind {
-        EntryKind::Noop => 0,
-        EntryKind::Command => 1,
-    };
-    prefix.word(term).word(index).word(kind).bytes(&entry.payload)
+    let kind = entry.kind.number();
+    prefix.word(term).word(index).word(kind.into()).bytes(&entry.payload)
 }

@@ -125,6 +125,7 @@ impl Cluster {
         let settings = &self.weather.members;
         let raft = raft::Config {
             id,
+            incarnation: raft::Incarnation::default(),
             membership: Membership::new(self.ids()),
             election_ticks: settings.election_ticks,
             heartbeat_ticks: settings.heartbeat_ticks,

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use raft::*;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
 /// The whole cluster. Everything that happens is written to `trace`, in its true order.
@@ -16,6 +16,8 @@ pub struct Cluster {
     /// Messages on their way, oldest first.
     pub network: Vec<Message>,
     pub trace: String,
+    /// Whose disks forgot what they promised.
+    pub lost: BTreeSet<NodeId>,
     oracle: Oracle,
 }
 
@@ -23,6 +25,8 @@ pub struct Cluster {
 pub struct Member {
     pub node: Option<Node>,
     pub disk: DiskImage,
+    /// What it was at some time.
+    pub copy: DiskImage,
     /// Writes that were handed out and are not on disk yet.
     pub writing: VecDeque<Persist>,
     /// Writes complete only when told so.
@@ -38,6 +42,7 @@ pub struct DiskImage {
     pub hard_state: HardState,
     pub entries: Vec<Entry>,
     pub commit: Index,
+    pub incarnation: Incarnation,
 }
 
 /// What must hold of the cluster as a whole.
@@ -57,6 +62,7 @@ impl Cluster {
     pub fn new(size: u64, change: impl Fn(&mut Config)) -> Cluster {
         let mut template = Config {
             id: NodeId(1),
+            incarnation: Incarnation::default(),
             membership: Membership::new((1..=size).map(NodeId)),
             election_ticks: 10,
             heartbeat_ticks: 3,
@@ -73,6 +79,7 @@ impl Cluster {
             members: BTreeMap::new(),
             network: Vec::new(),
             trace: String::new(),
+            lost: BTreeSet::new(),
             oracle: Oracle::default(),
         };
         for id in (1..=size).map(NodeId) {
@@ -89,14 +96,44 @@ impl Cluster {
         assert!(member.node.is_none(), "n{id} runs");
         member.lives += 1;
         let seed = template.seed.wrapping_mul(0x9e37_79b9).wrapping_add(id.0 << 32 | member.lives);
-        let config = Config { id, seed, ..template };
+        let named = template.incarnation.start > 0;
+        member.disk.begin_life(id, named.then_some(seed));
         let disk = &member.disk;
-        let positions = disk.entries.iter().map(|entry| entry.at).collect();
-        let restored = Restored { hard_state: disk.hard_state, positions, commit: disk.commit };
+        let config = Config { id, seed, incarnation: disk.incarnation, ..template };
+        let restored = disk.restored();
         member.node = Some(Node::new(config, restored));
         member.applied.clear();
         member.role = RoleName::Follower;
         self.settle(id);
+    }
+
+    /// The life of a member's log.
+    pub fn incarnation(&self, id: NodeId) -> Incarnation {
+        self.members.get(&id).map(|member| member.disk.incarnation).unwrap_or_default()
+    }
+
+    /// Loses the disk of a member that is dead.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.member(id).disk = DiskImage::default();
+    }
+
+    /// Copies a member's disk.
+    pub fn backup(&mut self, id: NodeId) {
+        let member = self.member(id);
+        member.copy = member.disk.clone();
+    }
+
+    /// Puts the copy in the place of a dead member's disk.
+    pub fn restore(&mut self, id: NodeId) {
+        let member = self.member(id);
+        member.disk = member.copy.clone();
+    }
+
+    /// Loses what a dead member's disk got since it was copied, but for the log's name.
+    pub fn lose(&mut self, id: NodeId) {
+        let member = self.member(id);
+        let incarnation = member.disk.incarnation;
+        member.disk = DiskImage { incarnation, ..member.copy.clone() };
     }
 
     /// Kills a member: what is not on its disk is gone.
@@ -185,6 +222,9 @@ impl Cluster {
             for entry in ready.committed {
                 self.apply(id, entry);
             }
+            for notice in ready.notices {
+                self.note(id, notice);
+            }
             for read in ready.reads {
                 self.oracle_read(id, read);
             }
@@ -196,6 +236,20 @@ impl Cluster {
                 return;
             }
         }
+    }
+
+    fn note(&mut self, id: NodeId, notice: Notice) {
+        let start = |life: Incarnation| life.start;
+        let _ = match notice {
+            Notice::Replaced { peer, admitted, presented } => {
+                let (admitted, presented) = (start(admitted), start(presented));
+                writeln!(self.trace, "n{id} hears no n{peer}: admitted {admitted}, is {presented}")
+            }
+            Notice::LostEntries { peer, acknowledged, lacks } => writeln!(
+                self.trace,
+                "n{id} counts no n{peer}: acknowledged {acknowledged}, lacks {lacks}"
+            ),
+        };
     }
 
     fn complete_write(&mut self, id: NodeId) -> bool {
@@ -261,6 +315,7 @@ impl Cluster {
         let holds = |id| {
             let disk: &DiskImage = &self.members[&id].disk;
             disk.entries.get(entry.at.index.0 as usize - 1) == Some(entry)
+                || self.lost.contains(&id)
         };
         assert!(self.template.membership.is_quorum(holds), "{} is on a quorum", entry.at);
     }
@@ -302,6 +357,7 @@ impl Member {
         Member {
             node: None,
             disk: DiskImage::default(),
+            copy: DiskImage::default(),
             writing: VecDeque::new(),
             slow: false,
             applied: Vec::new(),
@@ -312,6 +368,35 @@ impl Member {
 }
 
 impl DiskImage {
+    /// Names a new life of the log, once the last one was admitted.
+    fn begin_life(&mut self, id: NodeId, draw: Option<u64>) {
+        let Some(draw) = draw else { return };
+        let own = self.restored().admissions.into_iter().filter_map(|(_, a)| a.get(&id).copied());
+        if self.incarnation.start == 0 || own.max() == Some(self.incarnation) {
+            self.incarnation = Incarnation { start: self.incarnation.start + 1, id: draw };
+        }
+    }
+
+    /// The last life of a member's log that this one knows to count.
+    pub fn committed_life(&self, id: NodeId) -> Option<Incarnation> {
+        let Restored { admissions, commit, .. } = self.restored();
+        let committed = admissions.into_iter().filter(|(index, _)| *index <= commit);
+        committed.filter_map(|(_, admission)| admission.get(&id).copied()).max()
+    }
+
+    pub fn restored(&self) -> Restored {
+        let admission = |entry: &Entry| {
+            let is_one = entry.kind == EntryKind::Admission;
+            is_one.then(|| (entry.at.index, decode_admission(&entry.payload).expect("it is one")))
+        };
+        Restored {
+            hard_state: self.hard_state,
+            positions: self.entries.iter().map(|entry| entry.at).collect(),
+            admissions: self.entries.iter().filter_map(admission).collect(),
+            commit: self.commit,
+        }
+    }
+
     pub fn write(&mut self, persist: &Persist) {
         if let Some(hard_state) = persist.hard_state {
             assert!(hard_state.term >= self.hard_state.term, "terms on disk never go back");

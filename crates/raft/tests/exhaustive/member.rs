@@ -72,6 +72,7 @@ impl Member {
     fn start(id: NodeId, disk: DiskImage, bounds: &Bounds) -> Member {
         let config = Config {
             id,
+            incarnation: Incarnation::default(),
             membership: Membership::new(bounds.ids()),
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 1,
@@ -82,9 +83,7 @@ impl Member {
             inflight_bytes_max: 1 << 20,
             tail_bytes_max: 1 << 20,
         };
-        let positions = disk.entries.iter().map(|entry| entry.at).collect();
-        let restored = Restored { hard_state: disk.hard_state, positions, commit: disk.commit };
-        let node = Node::new(config, restored);
+        let node = Node::new(config, disk.restored());
         Member { id, node, disk, writing: VecDeque::new(), applied: Index(0), inputs: 0 }
     }
 

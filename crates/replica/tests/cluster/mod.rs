@@ -98,6 +98,7 @@ impl Cluster {
         let voters: Vec<NodeId> = self.slots.keys().copied().collect();
         let raft = raft::Config {
             id: member,
+            incarnation: raft::Incarnation::default(),
             membership: Membership::new(voters.iter().copied()),
             election_ticks: 10,
             heartbeat_ticks: 2,
