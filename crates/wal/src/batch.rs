@@ -19,6 +19,9 @@ pub(crate) const HEAD: usize = 104;
 /// Bytes of a row of the table.
 pub(crate) const ROW: usize = 24;
 
+/// The version of segments. A release that changes their format raises it.
+pub(crate) const SEGMENT_VERSION: u32 = 1;
+
 const HEAD_MAGIC: u64 = u64::from_le_bytes(*b"RKVBATCH");
 const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"RKVTRAIL");
 const SEGMENT_MAGIC: u64 = u64::from_le_bytes(*b"RKVSEGMT");
@@ -284,7 +287,7 @@ impl SegmentHeader {
     fn encode(&self) -> [u8; SEGMENT_HEADER] {
         let words = [
             SEGMENT_MAGIC,
-            u64::from(crate::meta::FORMAT_VERSION),
+            u64::from(SEGMENT_VERSION),
             self.salt.wal_id,
             self.salt.segment,
             self.len,

@@ -42,8 +42,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Makes all creations, renames and removals up to now durable.
     fn sync_directory(&self) -> io::Result<()>;
 
-    /// A number that no other log was given: random on a real disk, drawn from the seed in a
-    /// simulation. Asked once, when a log is created.
+    /// A number that was never given before, here or elsewhere: random on a real disk, drawn from
+    /// the seed in a simulation. Asked twice when a log is created: for its id, and for that of its
+    /// first incarnation.
     fn unique_number(&self) -> io::Result<u64>;
 }
 

@@ -28,6 +28,8 @@ pub enum WalError {
         file: String,
         /// The version of its format.
         version: u32,
+        /// The newest version that this release reads.
+        known: u32,
     },
     /// No copy of META can be read, or those that can contradict each other: term, vote and
     /// identity are unknown.
@@ -96,11 +98,10 @@ impl fmt::Display for WalError {
                 "the data directory already holds a log; open it, or choose an empty directory"
             ),
             WalError::Missing => write!(f, "the data directory holds no log"),
-            WalError::Version { file, version } => write!(
+            WalError::Version { file, version, known } => write!(
                 f,
-                "{file} has format version {version}, this release reads version {}; start the \
-                 newer release that wrote it",
-                crate::meta::FORMAT_VERSION
+                "{file} has format version {version}, this release reads none above {known}; start \
+                 the newer release that wrote it"
             ),
             WalError::MetaLost { detail } => write!(
                 f,

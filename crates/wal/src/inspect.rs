@@ -74,12 +74,13 @@ fn print_copy(number: usize, copy: &Copy, out: &mut impl io::Write) -> io::Resul
         Copy::Version(version) => writeln!(out, "{name}: of a newer release, version {version}"),
         Copy::Whole(meta) => writeln!(
             out,
-            "{name}: sequence {} cluster {:x} member {:x} log {:x} term {} vote {:x} commit {} \
-             segments from {} to {}, synced at least to batch {} entry {}",
+            "{name}: sequence {} cluster {:x} member {:x} log {:x} incarnation {} term {} vote {:x} \
+             commit {} segments from {} to {}, synced at least to batch {} entry {}",
             meta.sequence,
             meta.identity.cluster,
             meta.identity.member,
             meta.wal_id,
+            meta.incarnation,
             meta.hard_state.term,
             meta.hard_state.vote,
             meta.commit,

@@ -6,7 +6,7 @@
 //! syncs once, and returns. It knows entries by term and index, and replaces a suffix when told to,
 //! but nothing of Raft's rules: who may write what is decided elsewhere.
 //!
-//! On disk there are four copies of META (identity, term, vote) and a row of segments, numbered
+//! On disk there are four copies of META (identity, term, vote, incarnation) and a row of segments, numbered
 //! without gaps. A segment is a row of batches, each naming the hash
 //! of the one before. Each 512-byte sector of a batch carries its own checksum and place, so that
 //! what was never written, what was written, and what has rotted can be told apart.
@@ -24,7 +24,7 @@
 //!   holds in memory after a failed sync says nothing about the disk.
 //!
 //! **Never**: `wal` never decides what is committed, never reads a clock, never draws a number
-//! (the disk does, once per log), never spawns a thread. It never skips what it cannot read, and
+//! (the disk does, when a log is created), never spawns a thread. It never skips what it cannot read, and
 //! never deletes data because something about it is unreadable.
 //!
 //! All access to files goes through [`Disk`]. [`FileDisk`] is the real one, [`MemoryDisk`] one that
@@ -93,6 +93,26 @@ pub struct Identity {
     pub member: u64,
 }
 
+/// Names one life of a log: from one start of its owner to the next. `Display` is `3:9f0c`: the
+/// third life, and its id in hexadecimal.
+///
+/// A log that was deleted and made anew, or put back from an old copy, has another incarnation than
+/// the one that others remember. The order is that of starts; ids only tell apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation {
+    /// Which life of this log it is, from 1. 0 with an id of 0 means that none has begun: a
+    /// release before incarnations wrote the log.
+    pub start: u64,
+    /// A number drawn at random for this life.
+    pub id: u64,
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{:x}", self.start, self.id)
+    }
+}
+
 /// What Raft must not forget besides the entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HardState {
@@ -135,6 +155,8 @@ pub struct Batch {
 pub struct Recovered {
     /// Whose log it is.
     pub identity: Identity,
+    /// The newest incarnation that was begun: of the life that ended before this was opened.
+    pub incarnation: Incarnation,
     /// The newest hard state.
     pub hard_state: HardState,
     /// The ids of all entries kept, in order, contiguous.

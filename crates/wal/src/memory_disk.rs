@@ -83,7 +83,7 @@ enum NameChange {
 }
 
 impl MemoryDisk {
-    /// An empty disk; `number` is what [`Disk::unique_number`] gives.
+    /// An empty disk; `number` is the first that [`Disk::unique_number`] gives, others follow from it.
     pub fn new(number: u64) -> MemoryDisk {
         let state = State { number, ..State::default() };
         MemoryDisk { state: Arc::new(Mutex::new(state)) }
@@ -428,7 +428,10 @@ impl Disk for MemoryDisk {
     }
 
     fn unique_number(&self) -> io::Result<u64> {
-        Ok(self.state().number)
+        let mut state = self.state();
+        // An odd step: the numbers of one disk repeat only after 2^64.
+        let next = state.number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        Ok(std::mem::replace(&mut state.number, next))
     }
 }
 

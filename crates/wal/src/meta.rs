@@ -1,4 +1,4 @@
-//! META: term, vote and identity, four times.
+//! META: term, vote, identity and incarnation, four times.
 //!
 //! Each copy is one block in a file of its own. An update writes and syncs one copy after the
 //! other: whatever a crash does to the block being written, at least three copies are whole.
@@ -8,10 +8,12 @@ use crate::checksum::Hasher;
 use crate::disk::{Disk, DiskFile};
 use crate::error::{WalError, tried};
 use crate::sector::{BLOCK, word32, word64};
-use crate::{EntryId, HardState, Identity};
+use crate::{EntryId, HardState, Identity, Incarnation};
 
-/// The version of all formats of this crate. A release that changes any of them raises it.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// The version of META that is written. A release that changes META raises it.
+pub(crate) const META_VERSION: u32 = 2;
+/// The version before that, which is read, too. It has no incarnation.
+const VERSION_WITHOUT_INCARNATION: u32 = 1;
 /// Number of copies.
 pub(crate) const COPIES: usize = 4;
 
@@ -38,6 +40,7 @@ pub(crate) struct Meta {
     pub(crate) newest_len: u64,
     /// How far the log was synced at the time: it never ends before this.
     pub(crate) synced: Chain,
+    pub(crate) incarnation: Incarnation,
 }
 
 impl Meta {
@@ -48,7 +51,7 @@ impl Meta {
     fn encode(&self) -> Vec<u8> {
         let words = [
             MAGIC,
-            u64::from(FORMAT_VERSION),
+            u64::from(META_VERSION),
             self.identity.cluster,
             self.identity.member,
             self.wal_id,
@@ -67,6 +70,8 @@ impl Meta {
             self.synced.hash,
             self.synced.last.term,
             self.synced.last.index,
+            self.incarnation.start,
+            self.incarnation.id,
         ];
         let mut block = vec![0; BLOCK];
         for (at, word) in block.chunks_exact_mut(8).zip(words) {
@@ -87,8 +92,9 @@ impl Meta {
             return Err(None);
         }
         // Magic, version and CRC stand where they stand in every version.
-        if word32(block, 8) != FORMAT_VERSION {
-            return Err(Some(word32(block, 8)));
+        let version = word32(block, 8);
+        if !(VERSION_WITHOUT_INCARNATION..=META_VERSION).contains(&version) {
+            return Err(Some(version));
         }
         let end = BLOCK - 16;
         if Hasher::new(MAGIC).bytes(&block[..end]).finish() != word64(block, end) {
@@ -99,6 +105,10 @@ impl Meta {
             batch: word(number),
             hash: word(number + 1),
             last: EntryId { term: word(number + 2), index: word(number + 3) },
+        };
+        let incarnation = match version {
+            VERSION_WITHOUT_INCARNATION => Incarnation::default(),
+            _ => Incarnation { start: word(20), id: word(21) },
         };
         Ok(Meta {
             identity: Identity { cluster: word(2), member: word(3) },
@@ -111,6 +121,7 @@ impl Meta {
             newest_segment: word(14),
             newest_len: word(15),
             synced: chain(16),
+            incarnation,
         })
     }
 }
@@ -161,7 +172,11 @@ pub(crate) fn newest(copies: &[Copy]) -> Result<Meta, WalError> {
         let meta = match copy {
             Copy::Whole(meta) => meta,
             Copy::Version(version) => {
-                return Err(WalError::Version { file: Meta::name(number), version: *version });
+                return Err(WalError::Version {
+                    file: Meta::name(number),
+                    version: *version,
+                    known: META_VERSION,
+                });
             }
             Copy::Damaged | Copy::Missing => continue,
         };

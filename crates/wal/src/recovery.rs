@@ -7,10 +7,10 @@
 
 use std::sync::Arc;
 
-use crate::batch::{self, Chain, Flaw, Found, Head, SegmentHeader};
+use crate::batch::{self, Chain, Flaw, Found, Head, SEGMENT_VERSION, SegmentHeader};
 use crate::disk::{Disk, DiskFile};
 use crate::error::{WalError, tried};
-use crate::meta::{FORMAT_VERSION, Meta};
+use crate::meta::Meta;
 use crate::places::{Place, Places, ids};
 use crate::sector::{BLOCK, SECTOR, Salt, Sector};
 use crate::segment;
@@ -322,8 +322,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
         tried(|| format!("reading {file}"), opened.read_at(&mut block, 0))?;
         let mut made_with = (number == self.meta.newest_segment).then_some(self.meta.newest_len);
         if let Some((header, version)) = SegmentHeader::find(&block) {
-            if version != FORMAT_VERSION {
-                return Err(WalError::Version { file, version });
+            if version != SEGMENT_VERSION {
+                let known = SEGMENT_VERSION;
+                return Err(WalError::Version { file, version, known });
             }
             let Salt { wal_id, segment } = header.salt;
             if wal_id != self.meta.wal_id {

@@ -13,7 +13,7 @@ use crate::places::{Place, Places, Reader};
 use crate::recovery::{Recovery, Scanned};
 use crate::sector::{BLOCK, SECTOR, Salt};
 use crate::segment;
-use crate::{Batch, HardState, Identity, Options, Record, Recovered};
+use crate::{Batch, HardState, Identity, Incarnation, Options, Record, Recovered};
 
 /// Memory kept between appends for the bytes of a batch.
 const BUFFER_BYTES_KEPT: usize = 4 << 20;
@@ -75,6 +75,7 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Exists);
         }
         let wal_id = tried(|| "drawing a number for the log".into(), disk.unique_number())?;
+        let id = tried(|| "drawing a number for its first life".into(), disk.unique_number())?;
         let chain = Chain::start(wal_id);
         let meta = Meta {
             identity,
@@ -87,6 +88,7 @@ impl<D: Disk> Wal<D> {
             newest_segment: 0,
             newest_len: 0,
             synced: chain,
+            incarnation: Incarnation { start: 1, id },
         };
         let mut syncs = 0;
         let meta_files = MetaFiles::create(&disk, &meta, &mut syncs)?;
@@ -120,6 +122,7 @@ impl<D: Disk> Wal<D> {
         }
         let recovered = Recovered {
             identity: meta.identity,
+            incarnation: meta.incarnation,
             hard_state: recovery.hard_state,
             entries: std::mem::take(&mut recovery.entries),
             commit: recovery.commit,
@@ -201,6 +204,28 @@ impl<D: Disk> Wal<D> {
         let sectors = self.check(batch)?;
         let done = self.write(batch, sectors);
         self.latch(done)
+    }
+
+    /// Names this life of the log from now on, durably in all copies of META: four syncs.
+    ///
+    /// Fails with [`io::ErrorKind::InvalidInput`], changing nothing, unless it starts later than the
+    /// one before. Any other error is final, as those of [`append`](Wal::append) are: either
+    /// incarnation may be found by the next [`open`](Wal::open).
+    pub fn begin_incarnation(&mut self, incarnation: Incarnation) -> io::Result<()> {
+        self.reader.look(Places::check)?;
+        let now = self.meta.incarnation;
+        if incarnation.start <= now.start {
+            let why = format!("incarnation {incarnation} does not start after {now}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        self.meta.incarnation = incarnation;
+        let done = self.update_meta();
+        self.latch(done)
+    }
+
+    /// The newest incarnation of this log: the one it was opened with, or begun since.
+    pub fn incarnation(&self) -> Incarnation {
+        self.meta.incarnation
     }
 
     /// Entries of the log; see [`Reader::read`].

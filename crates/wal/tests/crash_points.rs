@@ -8,7 +8,9 @@ mod support;
 
 use bytes::Bytes;
 use support::Draw;
-use wal::{Batch, EntryId, Fault, HardState, Identity, MemoryDisk, Options, Record, Wal};
+use wal::{
+    Batch, EntryId, Fault, HardState, Identity, Incarnation, MemoryDisk, Options, Record, Wal,
+};
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
 /// Room for three small batches besides the header block.
@@ -20,6 +22,8 @@ const SAMPLES: usize = 48;
 enum Step {
     Append(Batch),
     Release(u64),
+    /// Begins the incarnation that starts so late.
+    Begin(u64),
     Reopen,
 }
 
@@ -31,6 +35,7 @@ struct Model {
     /// The highest index that was said to be committed.
     commit: u64,
     release_max: u64,
+    incarnation: Incarnation,
 }
 
 impl Model {
@@ -68,12 +73,14 @@ fn script() -> Vec<Step> {
     };
     vec![
         vote(1, 2, vec![]),
+        Step::Begin(2),
         append(records(1, 1..=1, 10)),
         append(records(1, 2..=4, 3)),
         append(records(1, 5..=5, 5000)),
         append(records(1, 6..=6, 700)),
         vote(2, 0, records(2, 4..=5, 1200)),
         Step::Reopen,
+        Step::Begin(3),
         append(records(2, 6..=8, 900)),
         Step::Release(5),
         append(records(2, 9..=9, 20_000)),
@@ -82,6 +89,7 @@ fn script() -> Vec<Step> {
         vote(4, 1, records(4, 10..=11, 0)),
         Step::Release(9),
         append(records(4, 12..=12, 1)),
+        Step::Begin(5),
         Step::Reopen,
         append(records(4, 13..=13, 2)),
     ]
@@ -91,7 +99,7 @@ fn script() -> Vec<Step> {
 /// in flight would have made of it.
 fn run(disk: &MemoryDisk) -> Option<(Model, Model)> {
     let mut wal = Wal::create(disk.clone(), IDENTITY, OPTIONS).ok()?;
-    let mut acknowledged = Model::default();
+    let mut acknowledged = Model { incarnation: wal.incarnation(), ..Model::default() };
     let mut in_flight = acknowledged.clone();
     for step in script() {
         let done = match step {
@@ -103,9 +111,14 @@ fn run(disk: &MemoryDisk) -> Option<(Model, Model)> {
                 in_flight.release_max = before;
                 wal.release(before).is_ok()
             }
+            Step::Begin(start) => {
+                in_flight.incarnation = Incarnation { start, id: 100 + start };
+                wal.begin_incarnation(in_flight.incarnation).is_ok()
+            }
             Step::Reopen => {
                 drop(wal);
-                let Ok((reopened, _)) = Wal::open(disk.clone(), OPTIONS) else { break };
+                let Ok((reopened, found)) = Wal::open(disk.clone(), OPTIONS) else { break };
+                assert_eq!(found.incarnation, acknowledged.incarnation);
                 wal = reopened;
                 true
             }
@@ -125,6 +138,7 @@ fn check(disk: &MemoryDisk, allowed: &Option<(Model, Model)>, context: &str) {
             let (_, recovered) = Wal::open(disk.clone(), OPTIONS)
                 .unwrap_or_else(|error| panic!("{context}: {error}"));
             assert_eq!(recovered.entries, [], "{context}");
+            assert_eq!(recovered.incarnation.start, 1, "{context}");
         } else {
             Wal::create(disk.clone(), IDENTITY, OPTIONS).unwrap();
         }
@@ -147,9 +161,12 @@ fn check(disk: &MemoryDisk, allowed: &Option<(Model, Model)>, context: &str) {
                 && model.records.get(first as usize - 1..) == Some(&found)
         }
     };
-    let is_new = matches(new) && recovered.hard_state == new.hard_state;
+    let is_new = matches(new)
+        && recovered.hard_state == new.hard_state
+        && recovered.incarnation == new.incarnation;
     let is_old = matches(&Model { release_max: new.release_max, ..old.clone() })
-        && [old.hard_state, new.hard_state].contains(&recovered.hard_state);
+        && [old.hard_state, new.hard_state].contains(&recovered.hard_state)
+        && recovered.incarnation == old.incarnation;
     assert!(is_old || is_new, "{context}: found {recovered:?}, expected {old:?} or {new:?}");
     let committed = if is_new { new.commit } else { old.commit };
     assert!(recovered.commit <= committed, "{context}: {} is not committed", recovered.commit);
@@ -161,6 +178,7 @@ fn check(disk: &MemoryDisk, allowed: &Option<(Model, Model)>, context: &str) {
     drop(wal);
     let (wal, again) = Wal::open(disk.clone(), OPTIONS).unwrap();
     assert_eq!(again.warnings, Vec::<String>::new(), "{context}");
+    assert_eq!(again.incarnation, recovered.incarnation, "{context}");
     assert_eq!(wal.read(next, next, 0).unwrap(), batch.records, "{context}");
 }
 

@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use wal::{
-    Batch, EntryId, Fault, FileDisk, HardState, Identity, MemoryDisk, Options, Record, Recovered,
-    Wal, WalError,
+    Batch, EntryId, Fault, FileDisk, HardState, Identity, Incarnation, MemoryDisk, Options, Record,
+    Recovered, Wal, WalError,
 };
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
@@ -179,6 +179,103 @@ fn one_copy_of_meta_is_enough_and_the_newest_wins() {
 }
 
 #[test]
+fn an_incarnation_is_found_again_in_any_copy() {
+    let disk = small_log();
+    let (mut wal, recovered) = open(&disk).unwrap();
+    let first = recovered.incarnation;
+    assert_eq!((first, first.start), (wal.incarnation(), 1));
+    let old = disk.files();
+    let second = Incarnation { start: 2, id: 77 };
+    let syncs = wal.syncs();
+    wal.begin_incarnation(second).unwrap();
+    assert_eq!(wal.syncs(), syncs + 4, "one for each copy of META");
+    let operations = disk.operations();
+    for late in [first, second, Incarnation { start: 2, id: 78 }, Incarnation::default()] {
+        let error = wal.begin_incarnation(late).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+    }
+    assert_eq!((disk.operations(), wal.incarnation()), (operations, second));
+    // What META is written for besides keeps it.
+    let hard_state = Some(HardState { term: 2, vote: 7 });
+    wal.append(&Batch { hard_state, ..batch(2, 5..=5, 9000) }).unwrap();
+    wal.release(5).unwrap();
+    drop(wal);
+    for newest in 0..4 {
+        let disk = disk.copy();
+        for copy in (0..4).filter(|copy| *copy != newest) {
+            let name = format!("META.{copy}");
+            disk.put(&name, if copy == 1 { vec![0; 4096] } else { old[&name].clone() });
+        }
+        assert_eq!(open(&disk).unwrap().1.incarnation, second);
+    }
+    let other = MemoryDisk::new(5);
+    let wal = Wal::create(other, IDENTITY, OPTIONS).unwrap();
+    assert_ne!(wal.incarnation().id, first.id, "drawn for each log");
+}
+
+/// META as releases before incarnations wrote it; words that are not given are zeros.
+const META_OF_VERSION_1: [(usize, u64); 15] = [
+    (0, u64::from_le_bytes(*b"RKV-META")),
+    (1, 1),
+    (2, 7),
+    (3, 8),
+    (4, 0x1234),
+    (5, 3),
+    (6, 3),
+    (7, 8),
+    (9, 1),
+    (11, 0x4150_e1fd_4a96_cb54),
+    (14, 1),
+    (15, 0x3000),
+    (17, 0x4150_e1fd_4a96_cb54),
+    (510, 0x95f1_af2f_034c_1e04),
+    (511, 0x23cd_36c9_0000_0000),
+];
+
+#[test]
+fn a_log_of_before_incarnations_opens_and_gets_one() {
+    let mut meta = vec![0; 4096];
+    for (number, word) in META_OF_VERSION_1 {
+        meta[number * 8..][..8].copy_from_slice(&word.to_le_bytes());
+    }
+    let disk = MemoryDisk::default();
+    for copy in 0..4 {
+        disk.put(&format!("META.{copy}"), meta.clone());
+    }
+    disk.put(&format!("{:016x}.wal", 1), vec![0; 0x3000]);
+    let (mut wal, found) = open(&disk).unwrap();
+    assert_eq!(found.identity, Identity { cluster: 7, member: 8 });
+    assert_eq!(found.hard_state, HardState { term: 3, vote: 8 });
+    assert_eq!((found.incarnation, found.warnings), (Incarnation::default(), vec![]));
+    let first = Incarnation { start: 1, id: 9 };
+    wal.begin_incarnation(first).unwrap();
+    wal.append(&batch(3, 1..=1, 40)).unwrap();
+    drop(wal);
+    for (name, bytes) in disk.files() {
+        let is_meta = name.starts_with("META");
+        assert!(!is_meta || bytes[8] == 2, "a release of before must refuse {name}");
+    }
+    let (_, found) = open(&disk).unwrap();
+    assert_eq!((found.incarnation, found.entries.len()), (first, 1));
+}
+
+#[test]
+fn versions_that_are_not_known_are_refused() {
+    for (version, name) in [(0, "META.0"), (3, "META.2"), (u32::MAX, "META.1")] {
+        let disk = small_log();
+        let mut bytes = disk.take(name).unwrap();
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[..4092]);
+        bytes[4092..].copy_from_slice(&crc.to_le_bytes());
+        disk.put(name, bytes);
+        let error = refused(&disk);
+        let line = error.to_string();
+        assert!(matches!(error, WalError::Version { known: 2, .. }), "{line}");
+        assert!(line.starts_with(name) && line.contains(&version.to_string()), "{line}");
+    }
+}
+
+#[test]
 fn the_first_failed_operation_is_the_last() {
     let reference = MemoryDisk::default();
     let run = |disk: &MemoryDisk| -> std::io::Result<()> {
@@ -192,12 +289,20 @@ fn the_first_failed_operation_is_the_last() {
                 let last = index - 1;
                 assert!(wal.append(&batch(index, index..=index, 1)).is_err(), "{error}");
                 assert!(wal.release(1).is_err(), "{error}");
+                let second = Incarnation { start: 2, id: 1 };
+                assert!(wal.begin_incarnation(second).is_err(), "{error}");
                 assert!(wal.read(1, last.max(1), 0).is_err(), "{error}");
                 assert_eq!(disk.operations(), operations, "nothing is tried again");
                 return Err(error);
             }
         }
-        wal.release(3)
+        wal.release(3)?;
+        let begun = wal.begin_incarnation(Incarnation { start: 2, id: 1 });
+        if begun.is_err() {
+            assert!(wal.begin_incarnation(Incarnation { start: 3, id: 1 }).is_err());
+            assert!(wal.append(&batch(4, 5..=5, 1)).is_err());
+        }
+        begun
     };
     run(&reference).unwrap();
     for at in 0..reference.operations() {
@@ -325,6 +430,7 @@ fn inspect_prints_sound_and_damaged_logs() {
     let (sound, text) = inspect();
     assert!(sound, "{text}");
     assert!(text.contains("    3@1 kind 1 3000 bytes"), "{text}");
+    assert!(text.contains(" incarnation 1:9e3779b97f4a7c15 term 1 vote 2 "), "{text}");
     let path = directory.path().join(format!("{:016x}.wal", 1));
     let mut bytes = std::fs::read(&path).unwrap();
     bytes[4100] ^= 1;
