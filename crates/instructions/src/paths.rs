@@ -102,7 +102,7 @@ fn deliver(nodes: &mut [Node], messages: Vec<Message>) {
 
 fn wal(times: u64, batch: u64) -> Outcome<()> {
     // Large enough that none is full before the end.
-    let options = Options { segment_bytes: 128 << 20 };
+    let options = Options { segment_bytes: 128 << 20, ..Options::default() };
     let mut wal = Wal::create(MemoryDisk::new(1), Identity::default(), options)?;
     let payload = Bytes::from_static(VALUE);
     for n in 0..times {

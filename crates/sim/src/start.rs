@@ -33,7 +33,10 @@ impl Cluster {
     }
 
     fn options(&self) -> wal::Options {
-        wal::Options { segment_bytes: self.weather.members.segment_bytes }
+        wal::Options {
+            segment_bytes: self.weather.members.segment_bytes,
+            ..wal::Options::default()
+        }
     }
 
     fn start_failed(&mut self, id: NodeId, error: &StorageError) {
@@ -72,7 +75,10 @@ impl Cluster {
         if !machine.tainted.is_empty() {
             // What recovery cleared may come back; what it found must be found again.
             let copy = machine.disk.after_power_loss(|_| false);
-            let options = wal::Options { segment_bytes: self.weather.members.segment_bytes };
+            let options = wal::Options {
+                segment_bytes: self.weather.members.segment_bytes,
+                ..wal::Options::default()
+            };
             match Storage::start(copy, identity(id), options) {
                 Ok(again) => machine.ledger.clone().found(id, &again.restored, &[]),
                 Err(error) => panic!("n{id} would not start again: {error}"),

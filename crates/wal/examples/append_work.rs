@@ -29,7 +29,7 @@ fn main() -> io::Result<()> {
 
 /// The mean time of an append.
 fn run(count: u64, payload_bytes: u64) -> io::Result<Duration> {
-    let options = Options { segment_bytes: 1 << 30 };
+    let options = Options { segment_bytes: 1 << 30, ..Options::default() };
     let mut wal = Wal::create(Nothing, Identity::default(), options).map_err(io::Error::other)?;
     let payload = |index: u64| Bytes::from(vec![index as u8; payload_bytes as usize]);
     let record =

@@ -92,7 +92,7 @@ struct Cost {
 
 /// Appends batches of all sizes from so many threads, each to a log of its own.
 fn round(base: &Path, way: Way, writers: usize) -> io::Result<Vec<(usize, Cost)>> {
-    let options = Options { segment_bytes: SEGMENT_BYTES };
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let mut logs = Vec::new();
     for writer in 0..writers {
         let disk = FileDisk::create(base.join(writer.to_string()))?;
@@ -207,7 +207,7 @@ fn first_write_costs(base: &Path) -> io::Result<()> {
 
 fn writes_to(path: &Path, blocks: Blocks, size: usize, writes: u64) -> io::Result<Done> {
     let disk = FileDisk::create(path)?;
-    let options = Options { segment_bytes: SEGMENT_BYTES };
+    let options = Options { segment_bytes: SEGMENT_BYTES, ..Options::default() };
     let disk = Measured { disk, way: Way::DirectInOne };
     let log = Wal::create(disk.clone(), Identity::default(), options);
     let mut log = log.map_err(io::Error::other)?;

@@ -412,6 +412,26 @@ fn check(sectors: &[u8], head: &Head) -> Option<Vec<Row>> {
     Some(rows)
 }
 
+/// The entries of these kinds in a batch found in `bytes`, which checked their payloads.
+pub(crate) fn records_of<'a>(
+    bytes: &'a [u8],
+    found: &'a Found,
+    kinds: &'a [u8],
+) -> impl Iterator<Item = Record> + 'a {
+    let sectors = &bytes[found.start..found.end];
+    let mut at = found.head.front_bytes();
+    found.rows.iter().zip(found.head.first_index..).filter_map(move |(row, index)| {
+        let start = at;
+        at += row.len as usize;
+        kinds.contains(&row.kind).then(|| {
+            let mut payload = BytesMut::zeroed(row.len as usize);
+            gather(sectors, start, &mut payload);
+            let id = EntryId { term: row.term, index };
+            Record { id, kind: row.kind, payload: payload.freeze() }
+        })
+    })
+}
+
 /// The head and table of a batch, from its first sectors, checked against each other.
 pub(crate) fn front(sectors: &[u8]) -> Option<(Head, Vec<Row>)> {
     let head = Head::of_first(sectors)?;

@@ -42,7 +42,7 @@ fn inspect_disk<D: Disk>(disk: &D, out: &mut impl io::Write) -> io::Result<bool>
     for name in names.iter().filter(|name| segment::is_temporary(name)) {
         writeln!(out, "{name}: being made, or left over from that")?;
     }
-    let result = meta.and_then(|meta| Recovery::run(disk, meta, &names));
+    let result = meta.and_then(|meta| Recovery::run(disk, meta, &names, &[]));
     match result {
         Ok(recovery) => {
             for warning in &recovery.warnings {

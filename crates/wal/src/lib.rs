@@ -130,11 +130,14 @@ pub struct Options {
     /// larger gets a segment of its own size. The default is 64 MiB: large enough that making one
     /// is rare, small enough that released segments soon give their room back.
     pub segment_bytes: u64,
+    /// Kinds of entries that [`Recovered::records`] has whole; none by default. Meant for the few
+    /// that the caller must know before it does anything else: they are kept in memory.
+    pub recover_kinds: &'static [u8],
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { segment_bytes: 64 << 20 }
+        Options { segment_bytes: 64 << 20, recover_kinds: &[] }
     }
 }
 
@@ -161,6 +164,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The ids of all entries kept, in order, contiguous.
     pub entries: Vec<EntryId>,
+    /// Those of them that are of the kinds in [`Options::recover_kinds`], whole and in order.
+    pub records: Vec<Record>,
     /// An index known to be committed, at most the last entry's.
     pub commit: u64,
     /// One line for everything that was not as it should be and was put right.

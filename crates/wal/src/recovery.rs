@@ -14,7 +14,7 @@ use crate::meta::Meta;
 use crate::places::{Place, Places, ids};
 use crate::sector::{BLOCK, SECTOR, Salt, Sector};
 use crate::segment;
-use crate::{EntryId, HardState};
+use crate::{EntryId, HardState, Record};
 
 /// A segment that was read.
 pub(crate) struct Scanned<F> {
@@ -33,6 +33,10 @@ pub(crate) struct Recovery<'a, D: Disk> {
     pub(crate) hard_state: HardState,
     pub(crate) commit: u64,
     pub(crate) entries: Vec<EntryId>,
+    /// Kinds of entries that are given back whole.
+    kinds: &'static [u8],
+    /// The entries of these kinds.
+    pub(crate) records: Vec<Record>,
     pub(crate) places: Places<D::File>,
     pub(crate) segments: Vec<Scanned<D::File>>,
     /// Where the next batch goes in the last segment.
@@ -96,7 +100,12 @@ impl Survey {
 
 impl<'a, D: Disk> Recovery<'a, D> {
     /// Reads all segments. Changes nothing.
-    pub(crate) fn run(disk: &'a D, meta: Meta, names: &[String]) -> Result<Self, WalError> {
+    pub(crate) fn run(
+        disk: &'a D,
+        meta: Meta,
+        names: &[String],
+        kinds: &'static [u8],
+    ) -> Result<Self, WalError> {
         let mut recovery = Recovery {
             disk,
             meta,
@@ -104,6 +113,8 @@ impl<'a, D: Disk> Recovery<'a, D> {
             hard_state: meta.hard_state,
             commit: meta.commit,
             entries: Vec::new(),
+            kinds,
+            records: Vec::new(),
             places: Places::new(),
             segments: Vec::new(),
             end: 0,
@@ -166,7 +177,7 @@ impl<'a, D: Disk> Recovery<'a, D> {
         let flaw = loop {
             match batch::find(&bytes, salt, slot) {
                 Ok(found) => {
-                    self.accept(&found, salt)?;
+                    self.accept(&bytes, &found, salt)?;
                     self.newest = slot..found.end;
                     slot = found.end;
                 }
@@ -177,8 +188,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
         self.judge_end(&bytes, salt, slot, flaw, later)
     }
 
-    /// Takes an intact batch into the log, if it follows the one before.
-    fn accept(&mut self, found: &Found, salt: Salt) -> Result<(), WalError> {
+    /// Takes an intact batch, found in these bytes of a segment, into the log, if it follows the one
+    /// before.
+    fn accept(&mut self, bytes: &[u8], found: &Found, salt: Salt) -> Result<(), WalError> {
         let head = &found.head;
         if head.previous() != self.chain {
             let gap = head.batch > self.chain.batch + 1;
@@ -199,6 +211,9 @@ impl<'a, D: Disk> Recovery<'a, D> {
             let base = self.entries.first().map_or(head.first_index, |first| first.index);
             self.entries.truncate(head.first_index.saturating_sub(base) as usize);
             self.entries.extend(ids(found));
+            let kept = self.records.partition_point(|record| record.id.index < head.first_index);
+            self.records.truncate(kept);
+            self.records.extend(batch::records_of(bytes, found, self.kinds));
         }
         let last = ids(found).last().unwrap_or(self.chain.last);
         self.chain = Chain { batch: head.batch, hash: head.hash, last };

@@ -107,7 +107,7 @@ impl<D: Disk> Wal<D> {
         let copies = meta::read_copies(&disk)?;
         let mut meta = meta::newest(&copies)?;
         let names = list(&disk)?;
-        let mut recovery = Recovery::run(&disk, meta, &names)?;
+        let mut recovery = Recovery::run(&disk, meta, &names, options.recover_kinds)?;
 
         // Nothing was changed up to here.
         let mut syncs = 0;
@@ -125,6 +125,7 @@ impl<D: Disk> Wal<D> {
             incarnation: meta.incarnation,
             hard_state: recovery.hard_state,
             entries: std::mem::take(&mut recovery.entries),
+            records: std::mem::take(&mut recovery.records),
             commit: recovery.commit,
             warnings,
         };

@@ -14,7 +14,7 @@ use wal::{
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
 /// Room for three small batches besides the header block.
-const OPTIONS: Options = Options { segment_bytes: 4 * 4096 };
+const OPTIONS: Options = Options { segment_bytes: 4 * 4096, recover_kinds: &[0] };
 /// Up to so many unsynced things, all subsets are tried; beyond, a sample of this many.
 const EXHAUSTIVE_MAX: usize = 6;
 const SAMPLES: usize = 48;
@@ -154,6 +154,8 @@ fn check(disk: &MemoryDisk, allowed: &Option<(Model, Model)>, context: &str) {
     };
     let ids: Vec<EntryId> = found.iter().map(|record| record.id).collect();
     assert_eq!(ids, recovered.entries, "{context}");
+    let whole: Vec<Record> = found.iter().filter(|record| record.kind == 0).cloned().collect();
+    assert_eq!(recovered.records, whole, "{context}");
     let matches = |model: &Model| match first {
         u64::MAX => model.records.is_empty(),
         first => {

@@ -9,7 +9,7 @@ use wal::{
 };
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
-const OPTIONS: Options = Options { segment_bytes: 3 * 4096 };
+const OPTIONS: Options = Options { segment_bytes: 3 * 4096, recover_kinds: &[] };
 
 fn batch(term: u64, indexes: std::ops::RangeInclusive<u64>, len: usize) -> Batch {
     let record =
@@ -343,7 +343,9 @@ fn what_is_found_after_a_failed_sync_survives_a_loss_of_power() {
 #[test]
 fn remains_of_a_torn_batch_are_cleared_later() {
     let disk = MemoryDisk::default();
-    let mut wal = Wal::create(disk.clone(), IDENTITY, Options { segment_bytes: 8 * 4096 }).unwrap();
+    let mut wal =
+        Wal::create(disk.clone(), IDENTITY, Options { segment_bytes: 8 * 4096, ..OPTIONS })
+            .unwrap();
     wal.append(&batch(1, 1..=1, 40)).unwrap();
     disk.set_fuse(0, Fault::PowerLoss);
     wal.append(&batch(1, 2..=2, 9000)).unwrap_err();
@@ -378,7 +380,7 @@ fn remains_of_a_torn_batch_are_cleared_later() {
 #[test]
 fn an_append_costs_one_sync() {
     let disk = MemoryDisk::default();
-    let options = Options { segment_bytes: 1 << 20 };
+    let options = Options { segment_bytes: 1 << 20, ..OPTIONS };
     let mut wal = Wal::create(disk.clone(), IDENTITY, options).unwrap();
     let hard_state = Some(HardState { term: 1, vote: 2 });
     wal.append(&Batch { hard_state, ..Batch::default() }).unwrap();

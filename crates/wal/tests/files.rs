@@ -8,7 +8,7 @@ use wal::{Batch, EntryId, FileDisk, HardState, Identity, Options, Record, Wal, W
 const IDENTITY: Identity = Identity { cluster: 7, member: 8 };
 
 fn options() -> Options {
-    Options { segment_bytes: 64 << 10 }
+    Options { segment_bytes: 64 << 10, ..Options::default() }
 }
 
 fn record(term: u64, index: u64, payload: &str) -> Record {

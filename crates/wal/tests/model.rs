@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use wal::{Batch, EntryId, HardState, Identity, MemoryDisk, Options, Record, Wal};
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
+/// Entries of these kinds are recovered whole.
+const KINDS: &[u8] = &[1, 4];
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -102,6 +104,9 @@ impl Pair {
         let expected: Vec<EntryId> =
             self.records[first as usize - 1..].iter().map(|record| record.id).collect();
         assert_eq!(recovered.entries, expected);
+        let whole = self.records[first as usize - 1..].iter();
+        let whole: Vec<&Record> = whole.filter(|record| KINDS.contains(&record.kind)).collect();
+        assert_eq!(recovered.records.iter().collect::<Vec<_>>(), whole);
     }
 
     fn read(&mut self, from: u64, to: u64, bytes_max: usize) {
@@ -133,7 +138,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..60),
     ) {
         let disk = MemoryDisk::default();
-        let options = Options { segment_bytes: blocks * 4096 };
+        let options = Options { segment_bytes: blocks * 4096, recover_kinds: KINDS };
         let wal = Some(Wal::create(disk.clone(), IDENTITY, options.clone()).unwrap());
         let hard_state = HardState::default();
         let mut pair =

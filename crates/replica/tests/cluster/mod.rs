@@ -126,7 +126,7 @@ impl Cluster {
         let boot = config.boot;
         let slot = self.slots.get_mut(&member).unwrap();
         let identity = wal::Identity { cluster: CLUSTER, member: member.0 };
-        let options = wal::Options { segment_bytes: 16 << 10 };
+        let options = wal::Options { segment_bytes: 16 << 10, ..wal::Options::default() };
         let Started { storage, restored, .. } =
             Storage::start(slot.disk.clone(), identity, options).unwrap();
         let mut replica = Replica::new(config, restored);
