@@ -6,7 +6,10 @@ use raft::{
 use raft::{Message, Term, Ticket};
 use std::fmt;
 use std::io;
-use wal::{Batch, Disk, EntryId, Identity, Options, Record, Wal, WalError};
+use wal::{Batch, Disk, EntryId, Identity, Incarnation, Options, Record, Wal, WalError};
+
+/// Admissions of logs: whose votes and acknowledgements count.
+const ADMISSION: u8 = 2;
 
 /// A member's disk. One thread owns it.
 pub struct Storage<D: Disk> {
@@ -21,6 +24,11 @@ pub struct Started<D: Disk> {
     pub restored: Restored,
     /// Whether the log was made just now.
     pub is_new: bool,
+    /// The newest life of this log that has a name: of a new log this one, else the one that ended
+    /// before; see [`Storage::begin_incarnation`].
+    pub incarnation: Incarnation,
+    /// The admissions in the log, committed or not, in order.
+    pub admissions: Vec<Record>,
     /// One line for everything that was not as it should be and was put right.
     pub warnings: Vec<String>,
 }
@@ -58,10 +66,17 @@ impl<D: Disk> Storage<D> {
         identity: Identity,
         options: Options,
     ) -> Result<Started<D>, StorageError> {
+        let options = Options { recover_kinds: &[ADMISSION], ..options };
         if !Wal::exists(&disk)? {
-            let storage = Storage { wal: Wal::create(disk, identity, options)? };
-            let restored = Restored::default();
-            return Ok(Started { storage, restored, is_new: true, warnings: Vec::new() });
+            let wal = Wal::create(disk, identity, options)?;
+            return Ok(Started {
+                restored: Restored::default(),
+                is_new: true,
+                incarnation: wal.incarnation(),
+                admissions: Vec::new(),
+                warnings: Vec::new(),
+                storage: Storage { wal },
+            });
         }
         let (wal, found) = Wal::open(disk, options)?;
         if found.identity != identity {
@@ -72,7 +87,27 @@ impl<D: Disk> Storage<D> {
         let positions = found.entries.into_iter().map(position).collect();
         let commit = Index(found.commit);
         let restored = Restored { hard_state, positions, admissions: Vec::new(), commit };
-        Ok(Started { storage: Storage { wal }, restored, is_new: false, warnings: found.warnings })
+        Ok(Started {
+            storage: Storage { wal },
+            restored,
+            is_new: false,
+            incarnation: found.incarnation,
+            admissions: found.records,
+            warnings: found.warnings,
+        })
+    }
+
+    /// Names this life of the log durably, before it promises anything.
+    ///
+    /// # Errors
+    /// If it does not start later than the one before, or the disk fails, which ends the member.
+    pub fn begin_incarnation(&mut self, incarnation: Incarnation) -> io::Result<()> {
+        self.wal.begin_incarnation(incarnation)
+    }
+
+    /// The newest incarnation of the log.
+    pub fn incarnation(&self) -> Incarnation {
+        self.wal.incarnation()
     }
 
     /// Carries out all that is queued: one write, one sync.

@@ -164,7 +164,7 @@ pub struct Running {
 pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Running>, StartError> {
     let config = Arc::new(config);
     let listeners = Listeners::bind(&config)?;
-    let Started { storage, restored, is_new, warnings } = open_data(&config)?;
+    let Started { storage, restored, is_new, warnings, .. } = open_data(&config)?;
     for warning in warnings {
         warn!("{warning}");
     }
