@@ -115,9 +115,7 @@ impl<D: Disk> Wal<D> {
         settle(&disk, &recovery, meta.first_segment, &mut syncs)?;
         let mut warnings = copy_warnings(&copies, &meta);
         warnings.append(&mut recovery.warnings);
-        if recovery.hard_state != meta.hard_state {
-            meta.hard_state = recovery.hard_state;
-            meta.sequence += 1;
+        if adopt(&mut meta, &recovery) {
             tried(|| "writing META".into(), meta_files.update(&meta, &mut syncs))?;
         }
         let recovered = Recovered {
@@ -467,6 +465,25 @@ fn settle<D: Disk>(
     }
     *syncs += 1;
     tried(|| "syncing the data directory".into(), disk.sync_directory())
+}
+
+/// Puts into META what recovery found and META does not know; whether there was anything. All of it
+/// is durable by now.
+fn adopt<D: Disk>(meta: &mut Meta, recovery: &Recovery<'_, D>) -> bool {
+    let before = *meta;
+    meta.hard_state = recovery.hard_state;
+    if let Some(last) = recovery.segments.last()
+        && last.number > meta.newest_segment
+    {
+        // A crash came after the segment had got its name and before META named it. It is used
+        // from now on, so META must name it, as if it were new: else its loss would not be noticed.
+        meta.newest_segment = last.number;
+        meta.newest_len = last.len;
+        meta.synced = recovery.chain;
+    }
+    let changed = *meta != before;
+    meta.sequence += u64::from(changed);
+    changed
 }
 
 /// What there is to say about META's copies.

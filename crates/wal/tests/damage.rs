@@ -157,6 +157,67 @@ fn lost_and_foreign_files_are_refused() {
     assert!(matches!(refused(&disk), WalError::MetaLost { .. }));
 }
 
+/// A segment may be taken into use by the log that makes it, or by the recovery that finds it.
+#[test]
+fn a_lost_segment_is_missed_wherever_a_crash_came_before() {
+    let run = |disk: &MemoryDisk| -> std::io::Result<()> {
+        let create = || Wal::create(disk.clone(), IDENTITY, OPTIONS);
+        let mut wal = create().map_err(std::io::Error::other)?;
+        // Segments of two such batches; META is written again in the second and the last.
+        for index in 1..=7 {
+            let hard_state = (index > 2).then_some(HardState { term: 1 + index / 7, vote: 2 });
+            wal.append(&Batch { hard_state, ..batch(1, index..=index, 3000) })?;
+        }
+        wal.release(3)
+    };
+    let whole = MemoryDisk::default();
+    run(&whole).unwrap();
+    let mut lost = 0;
+    for at in 0..=whole.operations() {
+        for (fault, kept) in [
+            (Fault::PowerLoss, true),
+            (Fault::PowerLoss, false),
+            (Fault::Error, true),
+            (Fault::Error, false),
+        ] {
+            let disk = MemoryDisk::default();
+            disk.set_fuse(at, fault);
+            assert_eq!(run(&disk).is_ok(), at == whole.operations());
+            disk.process_died();
+            if fault == Fault::PowerLoss {
+                disk.lose_power(|_| kept);
+            }
+            if !Wal::exists(&disk).unwrap() {
+                continue;
+            }
+            // What is lost may be all that was appended since, or stand between others.
+            for appended in 1..=4 {
+                let disk = disk.copy();
+                let (mut wal, found) = open(&disk).unwrap();
+                let last = found.entries.last().map_or(0, |last| last.index);
+                for index in last + 1..=last + appended {
+                    wal.append(&batch(found.hard_state.term.max(1), index..=index, 3000)).unwrap();
+                }
+                drop(wal);
+                if !kept {
+                    disk.lose_power(|_| false);
+                }
+                for (name, bytes) in disk.files() {
+                    if name.ends_with(".wal") && bytes.iter().any(|byte| *byte != 0) {
+                        let disk = disk.copy();
+                        disk.take(&name);
+                        let opened = open(&disk).map(|(_, found)| found.entries);
+                        let context = format!("{fault:?} at {at}, {appended} appended, no {name}");
+                        assert!(opened.is_err(), "{context}: found {opened:?}");
+                        lost += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("{lost} segments were missed");
+}
+
 #[test]
 fn one_copy_of_meta_is_enough_and_the_newest_wins() {
     let disk = small_log();
