@@ -62,7 +62,6 @@ fn raft(times: u64, batch: usize) -> Outcome<()> {
 fn node(id: u64) -> Node {
     let config = Config {
         id: NodeId(id),
-        incarnation: raft::Incarnation::default(),
         membership: Membership::new((1..=3).map(NodeId)),
         election_ticks: 10,
         heartbeat_ticks: 1,

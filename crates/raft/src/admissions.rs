@@ -98,6 +98,11 @@ impl Admissions {
         }
     }
 
+    /// The last one that is not known to be committed.
+    pub(crate) fn last_pending(&self) -> Option<Index> {
+        self.pending.back().map(|(index, _)| *index)
+    }
+
     /// The lives that count.
     pub(crate) fn in_effect(&self) -> Option<&Admission> {
         let first = self.pending.front().map(|(_, admission)| admission);

@@ -51,9 +51,8 @@ impl Leader {
     pub(crate) fn new(core: &mut Core) -> Leader {
         let last = core.log.last().index;
         let progress = core.peers().into_iter().map(|id| (id, Progress::new(last))).collect();
-        let admission = core.take_admission_due();
-        let opening = match &admission {
-            Some(admission) => core.append(EntryKind::Admission, encode_admission(admission)),
+        let opening = match core.take_admission_due() {
+            Some(admission) => core.append(EntryKind::Admission, encode_admission(&admission)),
             None => core.append(EntryKind::Noop, Bytes::new()),
         };
         let opening = opening.index;
@@ -62,7 +61,8 @@ impl Leader {
             reads: Reads::default(),
             transfer: None,
             opening,
-            admitting: admission.map(|_| opening),
+            // Those of earlier leaders, too: whoever saw them committed may be gone.
+            admitting: core.log.admissions().last_pending(),
             heartbeat_elapsed: 0,
             quorum_elapsed: 0,
             disk: DiskWatch::default(),

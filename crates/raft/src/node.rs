@@ -19,8 +19,6 @@ use std::hash::{Hash, Hasher};
 pub struct Config {
     /// This member.
     pub id: NodeId,
-    /// The life of this member's log.
-    pub incarnation: Incarnation,
     /// All members.
     pub membership: Membership,
     /// A follower that hears nothing campaigns after a time drawn from `[n, 2n)`. At least 2.
@@ -47,6 +45,8 @@ pub struct Config {
 /// What a member finds on its disk when it starts.
 #[derive(Clone, Debug, Default)]
 pub struct Restored {
+    /// The life of its log that begins now.
+    pub incarnation: Incarnation,
     /// Term and vote.
     pub hard_state: HardState,
     /// The name of each entry of the log, in order and without gaps from index 1.
@@ -148,6 +148,7 @@ pub(crate) enum Next {
 #[derive(Clone, Debug)]
 pub(crate) struct Core {
     pub(crate) config: Config,
+    pub(crate) incarnation: Incarnation,
     pub(crate) hard_state: HardState,
     pub(crate) log: Log,
     /// Term and vote as last handed to the disk, and as known to be on it.
@@ -189,12 +190,13 @@ impl Node {
         assert!(config.membership.voters().next().is_some(), "a cluster has voters");
         assert!(config.heartbeat_ticks >= 1, "a heartbeat takes a tick at least");
         assert!(config.heartbeat_ticks < config.election_ticks, "heartbeats prevent elections");
-        let Restored { hard_state, positions, admissions, commit } = restored;
+        let Restored { incarnation, hard_state, positions, admissions, commit } = restored;
         let log = Log::restore(&positions, admissions, commit, config.tail_bytes_max);
         assert!(log.last().term <= hard_state.term, "a log is no newer than the term");
         let mut core = Core {
             chance: config.seed,
             config,
+            incarnation,
             hard_state,
             log,
             handed: hard_state,
@@ -571,6 +573,7 @@ impl Hash for Core {
     fn hash<H: Hasher>(&self, state: &mut H) {
         let Core {
             config,
+            incarnation,
             hard_state,
             log,
             handed,
@@ -592,7 +595,7 @@ impl Hash for Core {
             led_by,
         } = self;
         led_by.filter(|(term, _)| *term == hard_state.term).hash(state);
-        (config.id, hard_state, log, handed, written, unwritten, promises).hash(state);
+        (config.id, incarnation, hard_state, log, handed, written, unwritten, promises).hash(state);
         (messages, fetches, committed, reads, reads_lost, applying_from_disk).hash(state);
         (heard, replaced).hash(state);
     }
@@ -635,14 +638,14 @@ impl Core {
 
     /// The same, in the name of another term: only pre-votes do that.
     pub(crate) fn send_in(&mut self, term: Term, to: NodeId, body: Body) {
-        let Config { id: from, incarnation, .. } = self.config;
+        let (from, incarnation) = (self.config.id, self.incarnation);
         self.messages.push(Message { from, to, term, incarnation, body });
     }
 
     /// Sends what claims that term, vote and log are on our disk: it leaves when they are.
     pub(crate) fn promise(&mut self, to: NodeId, body: Body) {
         let term = self.hard_state.term;
-        let Config { id: from, incarnation, .. } = self.config;
+        let (from, incarnation) = (self.config.id, self.incarnation);
         self.promises.push(Message { from, to, term, incarnation, body });
     }
 
@@ -705,15 +708,15 @@ impl Core {
     /// Whether term and vote are on disk. Who still waits for that does not campaign again: it could
     /// not win, and its terms would keep others from winning.
     pub(crate) fn may_campaign(&self) -> bool {
-        let standing = self.log.admissions().standing(self.config.id, self.config.incarnation);
+        let standing = self.log.admissions().standing(self.config.id, self.incarnation);
         let is_whole = !matches!(standing, Standing::Replaced { .. });
         self.is_voter() && is_whole && self.written == self.hard_state
     }
 
     /// Whether our own vote and our own disk count.
     pub(crate) fn is_admitted(&self) -> bool {
-        let Config { id, incarnation, .. } = self.config;
-        self.log.admissions().standing(id, incarnation) == Standing::Admitted
+        let standing = self.log.admissions().standing(self.config.id, self.incarnation);
+        standing == Standing::Admitted
     }
 
     /// Whether the sender of a message is heard at all: then, whether it counts.
@@ -721,9 +724,7 @@ impl Core {
         let Message { from, incarnation: presented, .. } = *message;
         let admissions = self.log.admissions();
         match admissions.standing(from, presented) {
-            Standing::Admitted | Standing::Unknown if !self.config.incarnation.is_named() => {
-                Some(true)
-            }
+            Standing::Admitted | Standing::Unknown if !self.incarnation.is_named() => Some(true),
             standing @ (Standing::Admitted | Standing::Unknown) => {
                 if admissions.latest(from) != Some(presented) {
                     self.heard.insert(from, presented);
@@ -752,7 +753,7 @@ impl Core {
     /// The lives that this member, which leads, should admit: its own, and those of peers it heard
     /// of. None is returned again before it is heard of again.
     pub(crate) fn take_admission_due(&mut self) -> Option<Admission> {
-        let Config { id, incarnation, .. } = self.config;
+        let (id, incarnation) = (self.config.id, self.incarnation);
         if !incarnation.is_named() {
             return None;
         }

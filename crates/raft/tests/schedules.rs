@@ -74,9 +74,8 @@ fn run(seed: u64) -> (usize, u64) {
     let small = chance.one_in(2);
     let (pre_vote, check_quorum) = (!chance.one_in(4), !chance.one_in(4));
     let named = !chance.one_in(4);
-    let mut cluster = Cluster::new(size, |config| {
+    let mut cluster = Cluster::with_names(size, named, |config| {
         config.seed = seed;
-        config.incarnation.start = u64::from(named);
         config.pre_vote = pre_vote;
         config.check_quorum = check_quorum;
         if small {

@@ -189,13 +189,12 @@ impl Script {
         let inflight_bytes_max = act.key("inflight_bytes_max", 1 << 20)?;
         let tail_bytes_max = act.key("tail_bytes_max", 1 << 20)?;
         let incarnations = act.key("incarnations", false)?;
-        self.cluster = Cluster::new(size, |config| {
+        self.cluster = Cluster::with_names(size, incarnations, |config| {
             config.pre_vote = pre_vote;
             config.check_quorum = check_quorum;
             config.append_bytes_max = append_bytes_max;
             config.inflight_bytes_max = inflight_bytes_max;
             config.tail_bytes_max = tail_bytes_max;
-            config.incarnation.start = u64::from(incarnations);
         });
         Ok(())
     }

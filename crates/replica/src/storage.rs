@@ -1,14 +1,14 @@
 //! The glue between consensus and disk: what a [`raft::Persist`] becomes in the log.
 
 use raft::{
-    Entry, EntryKind, Fetch, FetchFor, HardState, Index, NodeId, Persist, Position, Restored,
+    Entry, EntryKind, Fetch, FetchFor, HardState, Incarnation, Index, Message, NodeId, Persist,
+    Position, Restored, Term, Ticket, decode_admission,
 };
-use raft::{Message, Term, Ticket};
 use std::fmt;
 use std::io;
-use wal::{Batch, Disk, EntryId, Identity, Incarnation, Options, Record, Wal, WalError};
+use wal::{Batch, Disk, EntryId, Identity, Options, Record, Recovered, Wal, WalError};
 
-/// Admissions of logs: whose votes and acknowledgements count.
+/// The kind of admissions on disk: [`EntryKind::number`].
 const ADMISSION: u8 = 2;
 
 /// A member's disk. One thread owns it.
@@ -24,11 +24,6 @@ pub struct Started<D: Disk> {
     pub restored: Restored,
     /// Whether the log was made just now.
     pub is_new: bool,
-    /// The newest life of this log that has a name: of a new log this one, else the one that ended
-    /// before; see [`Storage::begin_incarnation`].
-    pub incarnation: Incarnation,
-    /// The admissions in the log, committed or not, in order.
-    pub admissions: Vec<Record>,
     /// One line for everything that was not as it should be and was put right.
     pub warnings: Vec<String>,
 }
@@ -45,6 +40,15 @@ pub enum StorageError {
         /// Who wants to use it.
         wanted: Identity,
     },
+    /// The log itself admits a later life of this member's log: what is here is an older copy.
+    OlderCopy {
+        /// The last life that this copy knows.
+        found: Incarnation,
+        /// The one that is admitted.
+        admitted: Incarnation,
+    },
+    /// An entry that should be an admission is none that this release can read.
+    BadAdmission(Position),
 }
 
 /// Writes that are done.
@@ -57,57 +61,59 @@ pub struct Persisted {
 }
 
 impl<D: Disk> Storage<D> {
-    /// Opens the log, or makes it if there is none.
+    /// Opens the log, or makes it if there is none, and begins a new life of it if the last one was
+    /// admitted, durably and under a name that is made of `draw`, a number nobody has drawn before.
     ///
     /// # Errors
-    /// When there is a log that is damaged, locked, or somebody else's.
+    /// When there is a log that is damaged, locked, somebody else's, or an older copy.
     pub fn start(
         disk: D,
         identity: Identity,
         options: Options,
+        draw: u64,
     ) -> Result<Started<D>, StorageError> {
         let options = Options { recover_kinds: &[ADMISSION], ..options };
         if !Wal::exists(&disk)? {
             let wal = Wal::create(disk, identity, options)?;
-            return Ok(Started {
-                restored: Restored::default(),
-                is_new: true,
-                incarnation: wal.incarnation(),
-                admissions: Vec::new(),
-                warnings: Vec::new(),
-                storage: Storage { wal },
-            });
+            let incarnation = incarnation(wal.incarnation());
+            let restored = Restored { incarnation, ..Restored::default() };
+            let (storage, warnings) = (Storage { wal }, Vec::new());
+            return Ok(Started { storage, restored, is_new: true, warnings });
         }
-        let (wal, found) = Wal::open(disk, options)?;
+        let (wal, mut found) = Wal::open(disk, options)?;
         if found.identity != identity {
             return Err(StorageError::Foreign { found: found.identity, wanted: identity });
         }
-        let wal::HardState { term, vote } = found.hard_state;
-        let hard_state = HardState { term: Term(term), vote: (vote != 0).then_some(NodeId(vote)) };
-        let positions = found.entries.into_iter().map(position).collect();
-        let commit = Index(found.commit);
-        let restored = Restored { hard_state, positions, admissions: Vec::new(), commit };
-        Ok(Started {
-            storage: Storage { wal },
-            restored,
-            is_new: false,
-            incarnation: found.incarnation,
-            admissions: found.records,
-            warnings: found.warnings,
-        })
+        let warnings = std::mem::take(&mut found.warnings);
+        let mut restored = restored(found)?;
+        let mut storage = Storage { wal };
+        storage.begin_life(NodeId(identity.member), &mut restored, draw)?;
+        Ok(Started { storage, restored, is_new: false, warnings })
     }
 
-    /// Names this life of the log durably, before it promises anything.
-    ///
-    /// # Errors
-    /// If it does not start later than the one before, or the disk fails, which ends the member.
-    pub fn begin_incarnation(&mut self, incarnation: Incarnation) -> io::Result<()> {
-        self.wal.begin_incarnation(incarnation)
-    }
-
-    /// The newest incarnation of the log.
-    pub fn incarnation(&self) -> Incarnation {
-        self.wal.incarnation()
+    /// Names this life of the log before it promises anything, or goes on under the name of the last
+    /// one, if nobody admitted that yet. So an older copy never gets beyond the life after the one
+    /// that it was made in.
+    fn begin_life(
+        &mut self,
+        own: NodeId,
+        restored: &mut Restored,
+        draw: u64,
+    ) -> Result<(), StorageError> {
+        let found = restored.incarnation;
+        let admissions = restored.admissions.iter();
+        let admitted = admissions.filter_map(|(_, admission)| admission.get(&own).copied()).max();
+        if let Some(admitted) = admitted.filter(|admitted| !found.continues(*admitted)) {
+            return Err(StorageError::OlderCopy { found, admitted });
+        }
+        if found == Incarnation::default() || admitted == Some(found) {
+            let next = Incarnation { start: found.start + 1, id: draw };
+            let named =
+                self.wal.begin_incarnation(wal::Incarnation { start: next.start, id: draw });
+            named.map_err(|source| WalError::Io { what: "naming this life".to_owned(), source })?;
+            restored.incarnation = next;
+        }
+        Ok(())
     }
 
     /// Carries out all that is queued: one write, one sync.
@@ -168,6 +174,27 @@ impl<D: Disk> Storage<D> {
     }
 }
 
+/// What consensus starts from, as the log has it.
+fn restored(found: Recovered) -> Result<Restored, StorageError> {
+    let wal::HardState { term, vote } = found.hard_state;
+    let admission = |record: Record| {
+        let at = Index(record.id.index);
+        let decoded = decode_admission(&record.payload).map(|admission| (at, admission));
+        decoded.ok_or(StorageError::BadAdmission(position(record.id)))
+    };
+    Ok(Restored {
+        incarnation: incarnation(found.incarnation),
+        hard_state: HardState { term: Term(term), vote: (vote != 0).then_some(NodeId(vote)) },
+        positions: found.entries.into_iter().map(position).collect(),
+        admissions: found.records.into_iter().map(admission).collect::<Result<_, _>>()?,
+        commit: Index(found.commit),
+    })
+}
+
+fn incarnation(named: wal::Incarnation) -> Incarnation {
+    Incarnation { start: named.start, id: named.id }
+}
+
 fn position(id: EntryId) -> Position {
     Position::new(Term(id.term), Index(id.index))
 }
@@ -208,6 +235,19 @@ impl fmt::Display for StorageError {
                 f,
                 "the data directory belongs to member {:x}, not {:x}: check --data-dir and --name",
                 found.member, wanted.member
+            ),
+            StorageError::OlderCopy { found, admitted } => write!(
+                f,
+                "this is an older copy of the member's log: it ends in its life {}, and the log \
+                 itself says that life {} had begun. It has forgotten votes and writes that it had \
+                 promised to keep; put the newer directory back, or leave this member stopped until \
+                 it can be replaced",
+                found.start, admitted.start
+            ),
+            StorageError::BadAdmission(at) => write!(
+                f,
+                "entry {at} should say whose log counts, and cannot be read: start the newer release \
+                 that wrote it"
             ),
         }
     }

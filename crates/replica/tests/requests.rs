@@ -478,7 +478,7 @@ fn a_data_directory_of_another_member_is_refused() {
     cluster.crash(id(1), || true);
     let disk = cluster.slots[&id(1)].disk.clone();
     let identity = wal::Identity { cluster: cluster::CLUSTER, member: 2 };
-    let opened = replica::Storage::start(disk, identity, wal::Options::default());
+    let opened = replica::Storage::start(disk, identity, wal::Options::default(), 7);
     let line = opened.err().unwrap().to_string();
     assert!(line.contains("member 1, not 2"), "{line}");
 }
@@ -594,7 +594,7 @@ fn term_vote_and_log_are_restored_after_a_loss_of_power() {
     cluster.crash(id(1), || false);
     let disk = cluster.slots[&id(1)].disk.clone();
     let identity = wal::Identity { cluster: cluster::CLUSTER, member: 1 };
-    let started = replica::Storage::start(disk, identity, wal::Options::default()).unwrap();
+    let started = replica::Storage::start(disk, identity, wal::Options::default(), 7).unwrap();
     let restored = started.restored;
     assert_eq!(restored.hard_state, HardState { term: Term(9), vote: Some(id(3)) });
     let position = |index| Position::new(Term(1), Index(index));

@@ -3,52 +3,92 @@
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use bytes::Bytes;
-use replica::{Started, Storage};
-use wal::{Batch, EntryId, Identity, Incarnation, MemoryDisk, Options, Record, Wal};
+use raft::{Admission, Incarnation, Index, NodeId, encode_admission};
+use replica::{Started, Storage, StorageError};
+use wal::{Batch, EntryId, Identity, MemoryDisk, Options, Record, Wal};
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
 const COMMAND: u8 = 1;
 const ADMISSION: u8 = 2;
 
-fn start(disk: &MemoryDisk) -> Started<MemoryDisk> {
-    Storage::start(disk.clone(), IDENTITY, Options::default()).unwrap()
+fn start(disk: &MemoryDisk, draw: u64) -> Result<Started<MemoryDisk>, StorageError> {
+    Storage::start(disk.clone(), IDENTITY, Options::default(), draw)
+}
+
+/// The life of the log that a start begins.
+fn begins(disk: &MemoryDisk, draw: u64) -> Incarnation {
+    start(disk, draw).unwrap().restored.incarnation
+}
+
+fn life(start: u64, id: u64) -> Incarnation {
+    Incarnation { start, id }
+}
+
+fn record(term: u64, index: u64, kind: u8, payload: Bytes) -> Record {
+    Record { id: EntryId { term, index }, kind, payload }
+}
+
+/// An entry that admits a life of this member's log.
+fn admits(term: u64, index: u64, admitted: Incarnation) -> Record {
+    let admission = Admission::from([(NodeId(IDENTITY.member), admitted)]);
+    record(term, index, ADMISSION, encode_admission(&admission))
+}
+
+fn append(disk: &MemoryDisk, records: Vec<Record>) {
+    let (mut wal, _) = Wal::open(disk.clone(), Options::default()).unwrap();
+    wal.append(&Batch { records, ..Batch::default() }).unwrap();
 }
 
 #[test]
-fn each_life_finds_the_name_of_the_one_before() {
+fn a_new_life_begins_once_the_last_one_was_admitted() {
     let disk = MemoryDisk::new(9);
-    let started = start(&disk);
-    let first = started.incarnation;
-    assert_eq!((started.is_new, first.start), (true, 1));
-    drop(started);
-    let mut started = start(&disk);
-    assert_eq!((started.is_new, started.incarnation), (false, first));
-    let second = Incarnation { start: 2, id: 5 };
-    started.storage.begin_incarnation(second).unwrap();
-    assert_eq!(started.storage.incarnation(), second);
-    assert!(started.storage.begin_incarnation(first).is_err(), "lives do not come back");
-    drop(started);
+    let first = begins(&disk, 5);
+    assert_eq!(first.start, 1);
+    assert_eq!(begins(&disk, 6), first, "nobody has admitted it yet");
+    append(&disk, vec![admits(1, 1, first)]);
+    assert_eq!(begins(&disk, 7), life(2, 7));
     disk.lose_power(|_| false);
-    assert_eq!(start(&disk).incarnation, second);
+    assert_eq!(begins(&disk, 8), life(2, 7), "it is durable");
+    append(&disk, vec![admits(1, 2, life(2, 7))]);
+    assert_eq!(begins(&disk, 9), life(3, 9));
+}
+
+#[test]
+fn an_older_copy_is_refused_once_its_log_knows() {
+    let disk = MemoryDisk::new(9);
+    let first = begins(&disk, 5);
+    append(&disk, vec![admits(1, 1, first)]);
+    let copy = disk.copy();
+    assert_eq!(begins(&disk, 7), life(2, 7));
+    // It begins the same life under another name, however often it starts.
+    assert_eq!(begins(&copy, 8), life(2, 8));
+    assert_eq!(begins(&copy, 9), life(2, 8));
+    append(&copy, vec![admits(1, 2, life(2, 7))]);
+    let refused = start(&copy, 10).err().expect("it is refused");
+    assert!(refused.to_string().contains("older copy"), "{refused}");
 }
 
 #[test]
 fn admissions_are_restored_without_those_that_were_replaced() {
     let disk = MemoryDisk::default();
-    let record = |term, index, kind| {
-        let payload = Bytes::from(format!("{index}@{term}"));
-        Record { id: EntryId { term, index }, kind, payload }
-    };
-    let mut wal = Wal::create(disk.clone(), IDENTITY, Options::default()).unwrap();
-    let append = |wal: &mut Wal<MemoryDisk>, records| {
-        wal.append(&Batch { records, ..Batch::default() }).unwrap();
-    };
-    let first = (1..=3).map(|index| record(1, index, ADMISSION)).collect();
-    append(&mut wal, first);
-    append(&mut wal, vec![record(2, 2, COMMAND), record(2, 3, ADMISSION)]);
-    append(&mut wal, vec![record(2, 4, COMMAND)]);
-    drop(wal);
-    let started = start(&disk);
-    assert_eq!(started.restored.positions.len(), 4);
-    assert_eq!(started.admissions, [record(1, 1, ADMISSION), record(2, 3, ADMISSION)]);
+    drop(start(&disk, 1));
+    let of_peer = |start| Admission::from([(NodeId(3), life(start, 7))]);
+    let admits =
+        |term, index, start| record(term, index, ADMISSION, encode_admission(&of_peer(start)));
+    let command = |term, index| record(term, index, COMMAND, Bytes::from_static(b"x"));
+    append(&disk, (1..=3).map(|index| admits(1, index, index)).collect());
+    append(&disk, vec![command(2, 2), admits(2, 3, 9)]);
+    append(&disk, vec![command(2, 4)]);
+    let restored = start(&disk, 2).unwrap().restored;
+    assert_eq!(restored.positions.len(), 4);
+    assert_eq!(restored.admissions, [(Index(1), of_peer(1)), (Index(3), of_peer(9))]);
+}
+
+#[test]
+fn an_admission_that_cannot_be_read_is_named() {
+    let disk = MemoryDisk::new(1);
+    drop(start(&disk, 1));
+    append(&disk, vec![record(4, 1, ADMISSION, Bytes::from_static(b"?"))]);
+    let refused = start(&disk, 2).err().expect("it is refused");
+    assert!(refused.to_string().starts_with("entry 1@4 "), "{refused}");
 }

@@ -250,7 +250,8 @@ fn open_data(config: &Config) -> Result<Started<FileDisk>, StartError> {
     }
     let disk = FileDisk::create(path()).map_err(at)?;
     let identity = Identity { cluster: config.cluster_id.0, member: config.member_id.0 };
-    Storage::start(disk, identity, wal::Options::default()).map_err(storage_error)
+    let draw = chance()?;
+    Storage::start(disk, identity, wal::Options::default(), draw).map_err(storage_error)
 }
 
 fn tick(config: &Config) -> Duration {
@@ -265,7 +266,6 @@ fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
     Ok(replica::Config {
         raft: raft::Config {
             id: NodeId(config.member_id.0),
-            incarnation: raft::Incarnation::default(),
             membership: Membership::new(config.members.keys().map(|id| NodeId(id.0))),
             election_ticks: ticks(config.election),
             heartbeat_ticks: TICKS_PER_HEARTBEAT,

@@ -3,7 +3,9 @@
 //! The member reads its own log back after a crash; the ledger is what it must find.
 
 use crate::digest::Digest;
-use raft::{Entry, HardState, Index, NodeId, Persist, Position, Restored, Term};
+use raft::{
+    Entry, EntryKind, HardState, Index, NodeId, Persist, Position, Restored, Term, decode_admission,
+};
 
 /// An entry, and a number that stands for it and all before it.
 #[derive(Clone, Debug)]
@@ -30,6 +32,8 @@ pub struct Kept {
     pub hard_state: HardState,
     /// All entries from index 1.
     pub log: Vec<Logged>,
+    /// How far they are known to be committed.
+    pub commit: Index,
 }
 
 /// What a member has: in memory, and on disk.
@@ -63,11 +67,23 @@ impl Kept {
         (self.log.len() + 1).saturating_sub(first)
     }
 
+    /// Whether it knows that this member's log counts.
+    pub fn admits(&self, id: NodeId) -> bool {
+        let committed = self.log.iter().take(self.commit.0 as usize);
+        let mut admissions = committed.filter(|l| l.entry.kind == EntryKind::Admission);
+        admissions.any(|logged| {
+            decode_admission(&logged.entry.payload).is_some_and(|named| named.contains_key(&id))
+        })
+    }
+
     fn take(&mut self, write: &Write) {
         self.hard_state = write.persist.hard_state.unwrap_or(self.hard_state);
         let replaced = self.replaced_by(&write.persist.entries);
         self.log.truncate(self.log.len() - replaced);
         self.log.extend(write.logged.iter().cloned());
+        if !write.logged.is_empty() {
+            self.commit = self.commit.max(write.persist.commit.min(self.last().index));
+        }
     }
 
     fn is(&self, restored: &Restored) -> bool {
@@ -82,7 +98,7 @@ impl Ledger {
     /// # Panics
     /// If the member breaks a rule: a term that goes back, a second vote, a gap.
     pub fn ask(&mut self, id: NodeId, persist: Persist) -> Write {
-        let Kept { hard_state, log } = &self.memory;
+        let Kept { hard_state, log, .. } = &self.memory;
         if let Some(HardState { term, vote }) = persist.hard_state {
             assert!(term >= hard_state.term, "n{id}: the term goes back");
             let kept =
@@ -127,13 +143,13 @@ impl Ledger {
         let before = self.disk.clone();
         let mut after = before.clone();
         interrupted.iter().for_each(|write| after.take(write));
-        let half = Kept { hard_state: after.hard_state, log: before.log.clone() };
+        let half = Kept { hard_state: after.hard_state, ..before.clone() };
         let found = [before, half, after]
             .into_iter()
             .find(|kept| kept.hard_state == restored.hard_state && kept.is(restored));
         let HardState { term, vote } = restored.hard_state;
         let last = restored.positions.last().copied().unwrap_or_default();
-        let Some(found) = found else {
+        let Some(mut found) = found else {
             let disk = &self.disk;
             panic!(
                 "n{id} found term {term}, vote {vote:?}, a log of {} up to {last}; on its disk \
@@ -145,6 +161,7 @@ impl Ledger {
                 disk.last()
             );
         };
+        found.commit = restored.commit;
         self.memory = found.clone();
         self.disk = found;
     }

@@ -139,6 +139,7 @@ impl Cluster {
         let ids = self.storm.shuffled(&self.ids());
         let core = ids.len() / 2 + 1;
         let core = if self.storm.chance.one_in(2) { ids.len() } else { core };
+        let core = if self.all_count(&ids[..core]) { core } else { ids.len() };
         let (core, outsiders) = ids.split_at(core);
         self.marks.sometimes(Mark::Outsiders, !outsiders.is_empty());
         let mut cut = Vec::new();
@@ -152,6 +153,13 @@ impl Cluster {
             self.make_well(*id);
         }
         self.gets_work_done(core, "a connected quorum");
+    }
+
+    /// Whether each of these members knows that all of them count. One that does not cannot be told
+    /// from one that lost its disk, until those that do count are there to admit it.
+    fn all_count(&self, members: &[NodeId]) -> bool {
+        let ledger = |id: NodeId| &self.machines[id.0 as usize - 1].ledger;
+        members.iter().all(|id| members.iter().all(|other| ledger(*id).disk.admits(*other)))
     }
 
     /// A member outside of the connected quorum: dead, cut off, deaf, mute, paused, with a disk that

@@ -26,7 +26,8 @@ impl Cluster {
             self.endanger_recovery(id);
         }
         let disk = self.machine(id).disk.clone();
-        match Storage::start(disk, identity(id), self.options()) {
+        let draw = self.members.next();
+        match Storage::start(disk, identity(id), self.options(), draw) {
             Ok(started) => self.begin_life(id, started),
             Err(error) => self.start_failed(id, &error),
         }
@@ -79,7 +80,7 @@ impl Cluster {
                 segment_bytes: self.weather.members.segment_bytes,
                 ..wal::Options::default()
             };
-            match Storage::start(copy, identity(id), options) {
+            match Storage::start(copy, identity(id), options, 1) {
                 Ok(again) => machine.ledger.clone().found(id, &again.restored, &[]),
                 Err(error) => panic!("n{id} would not start again: {error}"),
             }
@@ -131,7 +132,6 @@ impl Cluster {
         let settings = &self.weather.members;
         let raft = raft::Config {
             id,
-            incarnation: raft::Incarnation::default(),
             membership: Membership::new(self.ids()),
             election_ticks: settings.election_ticks,
             heartbeat_ticks: settings.heartbeat_ticks,
@@ -180,7 +180,7 @@ impl Cluster {
             return;
         }
         self.faults.count(Fault::LogRot);
-        match Storage::start(copy, identity(id), self.options()) {
+        match Storage::start(copy, identity(id), self.options(), 1) {
             Ok(started) => {
                 // Found among what was never written, or in what the crash had torn.
                 let mut ledger = machine.ledger.clone();

@@ -18,6 +18,8 @@ pub struct Cluster {
     pub trace: String,
     /// Whose disks forgot what they promised.
     pub lost: BTreeSet<NodeId>,
+    /// Members name their logs, and admit those of others.
+    names_logs: bool,
     oracle: Oracle,
 }
 
@@ -60,9 +62,12 @@ struct Oracle {
 
 impl Cluster {
     pub fn new(size: u64, change: impl Fn(&mut Config)) -> Cluster {
+        Cluster::with_names(size, false, change)
+    }
+
+    pub fn with_names(size: u64, names_logs: bool, change: impl Fn(&mut Config)) -> Cluster {
         let mut template = Config {
             id: NodeId(1),
-            incarnation: Incarnation::default(),
             membership: Membership::new((1..=size).map(NodeId)),
             election_ticks: 10,
             heartbeat_ticks: 3,
@@ -80,6 +85,7 @@ impl Cluster {
             network: Vec::new(),
             trace: String::new(),
             lost: BTreeSet::new(),
+            names_logs,
             oracle: Oracle::default(),
         };
         for id in (1..=size).map(NodeId) {
@@ -96,11 +102,9 @@ impl Cluster {
         assert!(member.node.is_none(), "n{id} runs");
         member.lives += 1;
         let seed = template.seed.wrapping_mul(0x9e37_79b9).wrapping_add(id.0 << 32 | member.lives);
-        let named = template.incarnation.start > 0;
-        member.disk.begin_life(id, named.then_some(seed));
-        let disk = &member.disk;
-        let config = Config { id, seed, incarnation: disk.incarnation, ..template };
-        let restored = disk.restored();
+        member.disk.begin_life(id, self.names_logs.then_some(seed));
+        let config = Config { id, seed, ..template };
+        let restored = member.disk.restored();
         member.node = Some(Node::new(config, restored));
         member.applied.clear();
         member.role = RoleName::Follower;
@@ -390,6 +394,7 @@ impl DiskImage {
             is_one.then(|| (entry.at.index, decode_admission(&entry.payload).expect("it is one")))
         };
         Restored {
+            incarnation: self.incarnation,
             hard_state: self.hard_state,
             positions: self.entries.iter().map(|entry| entry.at).collect(),
             admissions: self.entries.iter().filter_map(admission).collect(),

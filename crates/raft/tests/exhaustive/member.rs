@@ -72,7 +72,6 @@ impl Member {
     fn start(id: NodeId, disk: DiskImage, bounds: &Bounds) -> Member {
         let config = Config {
             id,
-            incarnation: Incarnation::default(),
             membership: Membership::new(bounds.ids()),
             election_ticks: ELECTION_TICKS,
             heartbeat_ticks: 1,

@@ -98,7 +98,6 @@ impl Cluster {
         let voters: Vec<NodeId> = self.slots.keys().copied().collect();
         let raft = raft::Config {
             id: member,
-            incarnation: raft::Incarnation::default(),
             membership: Membership::new(voters.iter().copied()),
             election_ticks: 10,
             heartbeat_ticks: 2,
@@ -128,7 +127,7 @@ impl Cluster {
         let identity = wal::Identity { cluster: CLUSTER, member: member.0 };
         let options = wal::Options { segment_bytes: 16 << 10, ..wal::Options::default() };
         let Started { storage, restored, .. } =
-            Storage::start(slot.disk.clone(), identity, options).unwrap();
+            Storage::start(slot.disk.clone(), identity, options, self.seed ^ boot).unwrap();
         let mut replica = Replica::new(config, restored);
         let mut outbox = Outbox::default();
         replica.handle([], &mut outbox);
