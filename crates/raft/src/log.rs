@@ -22,6 +22,8 @@ pub(crate) struct Log {
     /// The newest entries, contiguous up to `last`.
     tail: VecDeque<Entry>,
     tail_bytes: usize,
+    /// Of these, the bytes that cannot leave memory yet: of entries that are not durable or not applied.
+    unsettled_bytes: usize,
     tail_bytes_max: usize,
     /// Writes under way, oldest first.
     writes: VecDeque<Write>,
@@ -69,6 +71,7 @@ impl Hash for Log {
             last,
             tail,
             tail_bytes,
+            unsettled_bytes: _,
             tail_bytes_max: _,
             writes,
             durable,
@@ -98,6 +101,7 @@ impl Log {
             last: Index(0),
             tail: VecDeque::new(),
             tail_bytes: 0,
+            unsettled_bytes: 0,
             tail_bytes_max,
             writes: VecDeque::new(),
             durable: Index(0),
@@ -185,6 +189,7 @@ impl Log {
                 self.admissions.append(entry.at.index, admission);
             }
             self.tail_bytes += entry.bytes();
+            self.unsettled_bytes += entry.bytes();
             self.tail.push_back(entry);
         }
     }
@@ -238,12 +243,13 @@ impl Log {
     /// see `truncate`, which lowered what the write may claim).
     pub(crate) fn written(&mut self, ticket: Ticket) -> Option<HardState> {
         let mut hard_state = None;
+        let before = self.settled();
         while let Some(write) = self.writes.front().filter(|write| write.ticket <= ticket) {
             self.durable = self.durable.max(write.last);
             hard_state = Some(write.hard_state);
             self.writes.pop_front();
         }
-        self.evict();
+        self.settle(before);
         hard_state
     }
 
@@ -262,8 +268,14 @@ impl Log {
     pub(crate) fn apply(&mut self, index: Index) {
         assert!(index <= self.committed, "only committed entries are applied");
         assert!(index >= self.applied, "what is applied stays applied");
+        let before = self.settled();
         self.applied = index;
-        self.evict();
+        self.settle(before);
+    }
+
+    /// Bytes of the entries that cannot leave memory yet, because they are not on disk or not applied.
+    pub(crate) fn unsettled_bytes(&self) -> usize {
+        self.unsettled_bytes
     }
 
     /// The first index whose payload is in memory.
@@ -279,6 +291,8 @@ impl Log {
         assert!(self.tail.back().is_none_or(|e| e.at == self.last()), "the tail ends the log");
         assert!(self.tail.len() as u64 <= self.last.0, "the tail is part of the log");
         assert!(self.tail_first().prev() <= self.durable, "what is not on disk is in memory");
+        let is_settled = self.settled() == self.last;
+        assert!(!is_settled || self.unsettled_bytes == 0, "what is settled is counted no more");
     }
 
     fn extend_shape(&mut self, at: Position) {
@@ -296,6 +310,8 @@ impl Log {
         assert!(from > self.committed, "committed entries stay");
         while let Some(entry) = self.tail.back().filter(|entry| entry.at.index >= from) {
             self.tail_bytes -= entry.bytes();
+            // What is committed stays, so it was not applied.
+            self.unsettled_bytes -= entry.bytes();
             self.tail.pop_back();
         }
         self.last = from.prev();
@@ -311,8 +327,22 @@ impl Log {
         }
     }
 
-    fn evict(&mut self) {
-        let settled = self.applied.min(self.durable);
+    /// Up to here entries are durable and applied.
+    fn settled(&self) -> Index {
+        self.applied.min(self.durable)
+    }
+
+    /// Counts what was settled since it was so up to `before`, and gives memory back.
+    fn settle(&mut self, before: Index) {
+        let settled = self.settled();
+        let first = self.tail_first();
+        let nth = |index: Index| (index.next().0.max(first.0) - first.0) as usize;
+        let new = self.tail.range(nth(before)..nth(settled.max(before)));
+        self.unsettled_bytes -= new.map(Entry::bytes).sum::<usize>();
+        self.evict(settled);
+    }
+
+    fn evict(&mut self, settled: Index) {
         while self.tail_bytes > self.tail_bytes_max {
             match self.tail.front() {
                 Some(entry) if entry.at.index <= settled => {

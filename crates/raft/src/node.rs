@@ -105,6 +105,8 @@ pub struct Status {
     pub commit: Index,
     /// How far committed entries were handed out.
     pub applied: Index,
+    /// Bytes of entries that are in memory because they are not on disk or not applied.
+    pub unsettled_bytes: usize,
     /// Messages dropped because no correct member sends them.
     pub dropped: u64,
 }
@@ -169,6 +171,8 @@ pub(crate) struct Core {
     heard: BTreeMap<NodeId, Incarnation>,
     /// The last life of each peer's log that is not the one that counts: said once.
     replaced: BTreeMap<NodeId, Incarnation>,
+    /// The state machine takes no more entries now.
+    is_apply_paused: bool,
     /// Entries for the state machine are being read from disk.
     applying_from_disk: bool,
     chance: u64,
@@ -212,6 +216,7 @@ impl Node {
             notices: Vec::new(),
             heard: BTreeMap::new(),
             replaced: BTreeMap::new(),
+            is_apply_paused: false,
             applying_from_disk: false,
             dropped: 0,
             led_by: None,
@@ -336,6 +341,13 @@ impl Node {
         self.check();
     }
 
+    /// Whether the state machine takes no more entries for now: then [`Ready::committed`] stays empty.
+    /// What it took is not counted as being in the log's memory any more, so whoever falls behind
+    /// pauses.
+    pub fn pause_apply(&mut self, is_paused: bool) {
+        self.core.is_apply_paused = is_paused;
+    }
+
     /// Something of a long message from a peer has arrived, which proves that it is alive and that
     /// there is a connection: as good as a heartbeat and its answer, but that it confirms no read.
     pub fn contact(&mut self, peer: NodeId) {
@@ -369,6 +381,7 @@ impl Node {
             durable: log.durable(),
             commit: log.committed(),
             applied: log.applied(),
+            unsettled_bytes: log.unsettled_bytes(),
             dropped: self.core.dropped,
         }
     }
@@ -589,6 +602,7 @@ impl Hash for Core {
             notices: _,
             heard,
             replaced,
+            is_apply_paused,
             applying_from_disk,
             chance: _,
             dropped: _,
@@ -597,7 +611,7 @@ impl Hash for Core {
         led_by.filter(|(term, _)| *term == hard_state.term).hash(state);
         (config.id, incarnation, hard_state, log, handed, written, unwritten, promises).hash(state);
         (messages, fetches, committed, reads, reads_lost, applying_from_disk).hash(state);
-        (heard, replaced).hash(state);
+        (heard, replaced, is_apply_paused).hash(state);
     }
 }
 
@@ -823,12 +837,13 @@ impl Core {
     /// too, and get both again.
     fn apply(&mut self) {
         let (from, to) = (self.log.applied().next(), self.log.committed());
-        if from > to || self.applying_from_disk {
+        if from > to || self.applying_from_disk || self.is_apply_paused {
             return;
         }
-        match self.log.stretch(from, to, usize::MAX) {
+        match self.log.stretch(from, to, self.config.append_bytes_max) {
             Stretch::Entries(entries) => {
-                self.log.apply(to);
+                let last = entries.last().expect("one at least is in the log");
+                self.log.apply(last.at.index);
                 self.committed.extend(entries);
             }
             Stretch::OnDisk(end) => {
