@@ -112,6 +112,13 @@ impl<F> Places<F> {
 }
 
 /// Reads entries on any thread while the log is appended to. A clone is another handle.
+///
+/// An append never makes a read find damage where there is none: a batch is in the index only when
+/// it is durable, and its blocks are not written again, not even when other
+/// batches replace its entries; these, and zeros written along with them, go into blocks behind it. A segment that is released stays readable as long as
+/// it is open, which each read under way sees to. Reading goes through the system's cache, which may
+/// hold blocks behind a batch as they were before they were written; the write past the cache drops
+/// them before it returns (assumption 4 in `docs/formats.md`), so before the index names them.
 pub struct Reader<D: Disk> {
     wal_id: u64,
     /// Taken by the appending thread after each sync, for a moment; by readers to look up where
@@ -163,6 +170,11 @@ impl<D: Disk> Reader<D> {
             }
         }
         Ok(records)
+    }
+
+    /// Whether an append or a release has failed: then every call fails, also of this reader.
+    pub fn has_failed(&self) -> bool {
+        self.look(|places| places.failed.is_some())
     }
 
     fn places_of(
