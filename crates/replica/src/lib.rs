@@ -3,7 +3,7 @@
 //! A [`Replica`] takes a batch of [`Input`]s and fills an [`Outbox`]: messages for peers, writes
 //! for the disk, answers for clients, and a view of the state for readers. The same inputs give
 //! the same outputs, so a whole member can be run in a test, its formats on disk included:
-//! [`Storage`] carries out what the outbox asks of the disk on a [`wal::Wal`].
+//! [`DiskWriter`] and [`DiskReader`] carry out what the outbox asks of the disk, on a [`wal::Wal`].
 //!
 //! # The round
 //!
@@ -45,6 +45,7 @@
 //! **Never**: spawns, sleeps, reads a clock, does IO by itself, draws chance.
 
 mod command;
+mod disk_queue;
 mod entry;
 mod input;
 mod invariants;
@@ -56,6 +57,7 @@ mod replica;
 mod storage;
 
 pub use command::{Malformed, compact, decode, delete_range, put, range, txn};
+pub use disk_queue::{DiskReader, DiskWriter};
 pub use entry::{Header, Kind, Origin, Proposal, UnknownEntry};
 pub use input::{Input, PeerMessage, RequestId};
 pub use members::Member;

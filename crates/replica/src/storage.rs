@@ -1,8 +1,9 @@
 //! The glue between consensus and disk: what a [`raft::Persist`] becomes in the log.
 
+use crate::disk_queue::DiskReader;
 use raft::{
-    Entry, EntryKind, Fetch, FetchFor, HardState, Incarnation, Index, Message, NodeId, Persist,
-    Position, Restored, Term, Ticket, decode_admission,
+    Entry, EntryKind, HardState, Incarnation, Index, Message, NodeId, Persist, Position, Restored,
+    Term, Ticket, decode_admission,
 };
 use std::fmt;
 use std::io;
@@ -116,6 +117,11 @@ impl<D: Disk> Storage<D> {
         Ok(())
     }
 
+    /// A handle to read the log with while it is written.
+    pub fn reader(&self) -> DiskReader<D> {
+        DiskReader::new(self.wal.reader())
+    }
+
     /// Carries out all that is queued: one write, one sync.
     ///
     /// # Errors
@@ -123,11 +129,12 @@ impl<D: Disk> Storage<D> {
     ///
     /// # Panics
     /// If nothing is queued.
-    pub fn persist(&mut self, queued: Vec<Persist>) -> io::Result<Persisted> {
-        let ticket = queued.last().expect("something is queued").ticket;
+    pub fn persist(&mut self, queued: impl IntoIterator<Item = Persist>) -> io::Result<Persisted> {
+        let mut ticket = None;
         let mut then_send = Vec::new();
         let mut batch = Batch::default();
         for persist in queued {
+            ticket = Some(persist.ticket);
             if let Some(HardState { term, vote }) = persist.hard_state {
                 let vote = vote.map_or(0, |id| id.0);
                 batch.hard_state = Some(wal::HardState { term: term.0, vote });
@@ -141,6 +148,7 @@ impl<D: Disk> Storage<D> {
             batch.commit = batch.commit.max(persist.commit.0);
             then_send.extend(persist.then_send);
         }
+        let ticket = ticket.expect("something is queued");
         // Promises alone need no disk: what they claim was written before.
         if batch.hard_state.is_some() || !batch.records.is_empty() {
             self.wal.append(&batch)?;
@@ -148,19 +156,12 @@ impl<D: Disk> Storage<D> {
         Ok(Persisted { ticket, then_send })
     }
 
-    /// Reads entries back. Those for a peer may have been cut off since they were asked for, when
-    /// a new leader's log is shorter; then there are none.
+    /// Reads entries back; see [`DiskReader::fetch`].
     ///
     /// # Errors
-    /// When the disk does not give back what it was given.
-    pub fn fetch(&self, fetch: Fetch) -> io::Result<Vec<Entry>> {
-        let Fetch { purpose, from, to, bytes_max } = fetch;
-        match self.wal.read(from.0, to.0, bytes_max) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && purpose != FetchFor::Apply => {
-                Ok(Vec::new())
-            }
-            read => read?.into_iter().map(entry).collect(),
-        }
+    /// As there.
+    pub fn fetch(&self, fetch: raft::Fetch) -> io::Result<Vec<Entry>> {
+        self.reader().fetch(fetch)
     }
 
     /// Bytes of all files.
@@ -205,7 +206,8 @@ fn record(entry: Entry) -> Record {
     Record { id, kind, payload: entry.payload }
 }
 
-fn entry(record: Record) -> io::Result<Entry> {
+/// The entry that a record of the log holds.
+pub(crate) fn entry(record: Record) -> io::Result<Entry> {
     let at = position(record.id);
     let Some(kind) = EntryKind::of_number(record.kind) else {
         let why =

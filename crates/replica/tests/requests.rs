@@ -451,7 +451,7 @@ fn an_entry_of_an_unknown_kind_stops_the_member() {
         then_send: Vec::new(),
     };
     let life = cluster.slots.get_mut(&id(1)).unwrap().life.as_mut().unwrap();
-    life.storage.persist(vec![persist]).unwrap();
+    life.write([persist]).unwrap();
     cluster.crash(id(1), || false);
     cluster.start(id(1));
     cluster.tick(40);
@@ -517,7 +517,7 @@ fn what_a_peer_wanted_and_is_cut_off_by_now_is_nothing() {
     let cluster = Cluster::new(1, 28);
     let fetch = |purpose| {
         let (from, to, bytes_max) = (Index(7), Index(9), 100);
-        cluster.life(id(1)).storage.fetch(raft::Fetch { purpose, from, to, bytes_max })
+        cluster.life(id(1)).reader.fetch(raft::Fetch { purpose, from, to, bytes_max })
     };
     assert_eq!(fetch(raft::FetchFor::Peer(id(2))).unwrap(), []);
     assert!(fetch(raft::FetchFor::Apply).is_err(), "what is committed is there");
@@ -565,22 +565,22 @@ fn persist(ticket: u64, entries: &[(u64, u64)], vote: u64) -> Persist {
 fn writes_that_are_queued_together_replace_each_other_in_order() {
     let mut cluster = Cluster::new(1, 30);
     let life = cluster.slots.get_mut(&id(1)).unwrap().life.as_mut().unwrap();
-    let before = life.storage.syncs();
-    let queued = vec![
+    let before = life.writer.storage().syncs();
+    let queued = [
         persist(1, &[(1, 1), (2, 1), (3, 1)], 1),
         persist(2, &[(3, 2), (4, 2), (5, 2)], 2),
         persist(3, &[(2, 3)], 3),
         persist(4, &[(3, 3)], 2),
     ];
-    assert_eq!(life.storage.persist(queued).unwrap().ticket, Ticket(4));
-    assert!(life.storage.syncs() - before <= 5, "one batch, and META's four copies");
+    assert_eq!(life.write(queued).unwrap().ticket, Ticket(4));
+    assert!(life.writer.storage().syncs() - before <= 5, "one batch, and META's four copies");
     let fetch = raft::Fetch {
         purpose: raft::FetchFor::Apply,
         from: Index(1),
         to: Index(3),
         bytes_max: 1000,
     };
-    let found = life.storage.fetch(fetch).unwrap();
+    let found = life.reader.fetch(fetch).unwrap();
     let found: Vec<&[u8]> = found.iter().map(|entry| &entry.payload[..]).collect();
     assert_eq!(found, [b"1@1", b"2@3", b"3@3"]);
 }
@@ -589,8 +589,8 @@ fn writes_that_are_queued_together_replace_each_other_in_order() {
 fn term_vote_and_log_are_restored_after_a_loss_of_power() {
     let mut cluster = Cluster::new(1, 31);
     let life = cluster.slots.get_mut(&id(1)).unwrap().life.as_mut().unwrap();
-    life.storage.persist(vec![persist(1, &[(1, 1), (2, 1)], 1)]).unwrap();
-    life.storage.persist(vec![persist(2, &[], 3)]).unwrap();
+    life.write([persist(1, &[(1, 1), (2, 1)], 1)]).unwrap();
+    life.write([persist(2, &[], 3)]).unwrap();
     cluster.crash(id(1), || false);
     let disk = cluster.slots[&id(1)].disk.clone();
     let identity = wal::Identity { cluster: cluster::CLUSTER, member: 1 };

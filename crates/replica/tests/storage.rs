@@ -1,10 +1,13 @@
-//! What a member starts from: what its log on disk gives back.
+//! What a member starts from, and how its disk is used.
 
 #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
 use bytes::Bytes;
-use raft::{Admission, Incarnation, Index, NodeId, encode_admission};
-use replica::{Started, Storage, StorageError};
+use raft::{
+    Admission, Entry, EntryKind, Fetch, FetchFor, Incarnation, Index, NodeId, Persist, Position,
+    Term, Ticket, encode_admission,
+};
+use replica::{DiskReader, DiskWriter, Started, Storage, StorageError};
 use wal::{Batch, EntryId, Identity, MemoryDisk, Options, Record, Wal};
 
 const IDENTITY: Identity = Identity { cluster: 1, member: 2 };
@@ -91,4 +94,65 @@ fn an_admission_that_cannot_be_read_is_named() {
     append(&disk, vec![record(4, 1, ADMISSION, Bytes::from_static(b"?"))]);
     let refused = start(&disk, 2).err().expect("it is refused");
     assert!(refused.to_string().starts_with("entry 1@4 "), "{refused}");
+}
+
+/// A write of one entry, with the index of its ticket.
+fn persist(ticket: u64) -> Persist {
+    let at = Position::new(Term(1), Index(ticket));
+    let payload = Bytes::from(format!("{ticket}"));
+    Persist {
+        ticket: Ticket(ticket),
+        hard_state: None,
+        entries: vec![Entry { at, kind: EntryKind::Command, payload }],
+        commit: Index(0),
+        then_send: Vec::new(),
+    }
+}
+
+fn disk() -> (DiskWriter<MemoryDisk>, DiskReader<MemoryDisk>) {
+    let storage = start(&MemoryDisk::default(), 1).unwrap().storage;
+    let reader = storage.reader();
+    (DiskWriter::new(storage), reader)
+}
+
+#[test]
+fn what_is_asked_for_during_a_write_is_the_next_batch() {
+    let (mut writer, _) = disk();
+    assert!(!writer.begin(), "there is nothing to do");
+    writer.push(persist(1));
+    writer.push(persist(2));
+    assert!(writer.begin());
+    for ticket in 3..=6 {
+        writer.push(persist(ticket));
+        assert!(!writer.begin(), "one is under way");
+    }
+    let before = writer.storage().syncs();
+    assert_eq!(writer.finish().unwrap().ticket, Ticket(2));
+    assert!(writer.begin());
+    assert_eq!(writer.finish().unwrap().ticket, Ticket(6));
+    assert_eq!(writer.storage().syncs() - before, 2, "one for each batch");
+    assert!(!writer.begin());
+}
+
+#[test]
+fn one_read_waits_for_each_purpose() {
+    let (mut writer, mut reader) = disk();
+    (1..=9).for_each(|ticket| writer.push(persist(ticket)));
+    assert!(writer.begin());
+    writer.finish().unwrap();
+    let fetch = |purpose, from| Fetch { purpose, from: Index(from), to: Index(9), bytes_max: 100 };
+    let peer = |number| FetchFor::Peer(NodeId(number));
+    reader.push(fetch(peer(2), 1));
+    assert_eq!(reader.begin(), Some(fetch(peer(2), 1)));
+    // The disk hangs; connections break, and peers are asked again where they are.
+    for from in 1..=8 {
+        reader.push(fetch(peer(2), from));
+        reader.push(fetch(FetchFor::Apply, 9));
+        reader.push(fetch(peer(3), from));
+    }
+    let waiting: Vec<Fetch> = std::iter::from_fn(|| reader.begin()).collect();
+    assert_eq!(waiting, [fetch(peer(2), 8), fetch(FetchFor::Apply, 9), fetch(peer(3), 8)]);
+    let found = reader.fetch(waiting[0]).unwrap();
+    let found: Vec<u64> = found.iter().map(|entry| entry.at.index.0).collect();
+    assert_eq!(found, [8, 9]);
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use proto::etcdserverpb::{CompactionRequest, PutRequest};
 use raft::{Fetch, Index, Membership, NodeId, Persist, Status};
 use replica::{
-    Config, Input, Kind, Member, Outbox, PeerMessage, Proposal, Published, Replica, Reply,
-    RequestId, Started, Storage,
+    Config, DiskReader, DiskWriter, Input, Kind, Member, Outbox, PeerMessage, Persisted, Proposal,
+    Published, Replica, Reply, RequestId, Started, Storage,
 };
 use std::collections::BTreeMap;
+use std::io;
 use store::{KeyValue, Outcome, Range};
 use wal::MemoryDisk;
 
@@ -55,9 +56,18 @@ pub struct Slot {
 pub struct Life {
     pub boot: u64,
     pub replica: Replica,
-    pub storage: Storage<MemoryDisk>,
-    pub queued: Vec<Persist>,
+    pub writer: DiskWriter<MemoryDisk>,
+    pub reader: DiskReader<MemoryDisk>,
     pub published: Published,
+}
+
+impl Life {
+    /// Writes these as one batch.
+    pub fn write(&mut self, persists: impl IntoIterator<Item = Persist>) -> io::Result<Persisted> {
+        persists.into_iter().for_each(|persist| self.writer.push(persist));
+        assert!(self.writer.begin());
+        self.writer.finish()
+    }
 }
 
 pub fn id(number: u64) -> NodeId {
@@ -133,7 +143,8 @@ impl Cluster {
         replica.handle([], &mut outbox);
         assert!(outbox.peers.is_empty() && outbox.persists.is_empty());
         let published = outbox.published.expect("readers see something from the start");
-        slot.life = Some(Life { boot, replica, storage, queued: Vec::new(), published });
+        let (reader, writer) = (storage.reader(), DiskWriter::new(storage));
+        slot.life = Some(Life { boot, replica, writer, reader, published });
         let fetched = self.fetch(member, outbox.fetches);
         self.round(member, fetched);
     }
@@ -162,7 +173,7 @@ impl Cluster {
         let Some(life) = &mut self.slots.get_mut(&member).unwrap().life else { return };
         let mut outbox = Outbox::default();
         life.replica.handle(inputs, &mut outbox);
-        life.queued.extend(outbox.persists);
+        outbox.persists.into_iter().for_each(|persist| life.writer.push(persist));
         if let Some(published) = outbox.published {
             life.published = published;
         }
@@ -186,20 +197,23 @@ impl Cluster {
         }
     }
 
-    fn fetch(&self, member: NodeId, fetches: Vec<Fetch>) -> Vec<Input> {
-        let storage = &self.life(member).storage;
-        let fetched = |fetch| Input::Fetched(fetch, storage.fetch(fetch).unwrap());
-        fetches.into_iter().map(fetched).collect()
+    fn fetch(&mut self, member: NodeId, fetches: Vec<Fetch>) -> Vec<Input> {
+        let reader = &mut self.slots.get_mut(&member).unwrap().life.as_mut().unwrap().reader;
+        fetches.into_iter().for_each(|fetch| reader.push(fetch));
+        let mut fetched = Vec::new();
+        while let Some(fetch) = reader.begin() {
+            fetched.push(Input::Fetched(fetch, reader.fetch(fetch).unwrap()));
+        }
+        fetched
     }
 
     /// Writes all that is queued. False if the disk failed, which ends the member.
     pub fn run_disk(&mut self, member: NodeId) -> bool {
         let Some(life) = &mut self.slots.get_mut(&member).unwrap().life else { return true };
-        if life.queued.is_empty() {
+        if !life.writer.begin() {
             return true;
         }
-        let queued = std::mem::take(&mut life.queued);
-        let Ok(persisted) = life.storage.persist(queued) else { return false };
+        let Ok(persisted) = life.writer.finish() else { return false };
         for message in persisted.then_send {
             let to = message.to;
             self.network.push(Envelope { from: member, to, message: PeerMessage::Raft(message) });
