@@ -3,7 +3,7 @@
 use crate::api::Member;
 use crate::config::{Config, ConfigError};
 use crate::desk::{self, Counter, DeskKit, Mail};
-use crate::disk_thread::{self, Work};
+use crate::disk_thread::{self, DiskHandle, Work};
 use crate::identity::Id;
 use crate::node_thread::{self, Deliveries};
 use crate::transport::{Outgoing, Transport};
@@ -19,7 +19,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::runtime::Runtime;
@@ -153,7 +152,7 @@ pub struct Running {
     control: Runtime,
     node: JoinHandle<()>,
     disk: JoinHandle<()>,
-    disk_work: mpsc::Sender<Work>,
+    disk_work: DiskHandle,
     networks: Vec<JoinHandle<()>>,
 }
 
@@ -188,7 +187,7 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     let member = Arc::new(Member { config, published, stopping: AtomicBool::new(false) });
     let ids = member.config.members.keys().map(|id| NodeId(id.0));
     let outgoing = Arc::new(Outgoing::new(ids));
-    let (disk, disk_work) = start_disk(storage, inbox.clone())?;
+    let (disk_work, disk) = disk_thread::start(storage, &inbox, disk_failed)?;
     let deliveries = Deliveries {
         published: Arc::clone(&member.published),
         peers: Arc::clone(&outgoing),
@@ -317,17 +316,8 @@ fn replica_members(config: &Config) -> Vec<replica::Member> {
         .collect()
 }
 
-fn start_disk(
-    storage: Storage<FileDisk>,
-    inbox: UnboundedSender<Mail>,
-) -> io::Result<(JoinHandle<()>, mpsc::Sender<Work>)> {
-    let (work, queue) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("disk".to_owned()).spawn(move || {
-        if let Err(error) = disk_thread::run(storage, &queue, &inbox) {
-            crate::fatal(&format!("the disk failed, this member ends: {error}"));
-        }
-    })?;
-    Ok((thread, work))
+fn disk_failed(error: io::Error) {
+    crate::fatal(&format!("the disk failed, this member ends: {error}"));
 }
 
 /// The node's thread: the replica, and the streams to its peers. What clients do cannot keep it
@@ -488,7 +478,7 @@ impl Running {
         }
         let _ = self.inbox.send(Mail::Stop);
         let _ = self.node.join();
-        let _ = self.disk_work.send(Work::Stop);
+        self.disk_work.send(Work::Stop);
         // It may hang in the disk, and owes nobody anything any more.
         let deadline = Instant::now() + FINISH_PATIENCE;
         while !self.disk.is_finished() && Instant::now() < deadline {

@@ -8,13 +8,12 @@
 
 use crate::company::{Company, Proposes};
 use crate::desk::{Counter, Mail};
-use crate::disk_thread::Work;
+use crate::disk_thread::{DiskHandle, Work};
 use crate::transport::Outgoing;
 use arc_swap::ArcSwap;
 use raft::{NodeId, RoleName};
 use replica::{Input, Outbox, PeerMessage, Persisted, Published, Replica};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -35,7 +34,7 @@ pub struct Deliveries {
     /// Peers.
     pub peers: Arc<Outgoing>,
     /// The disk.
-    pub disk: Sender<Work>,
+    pub disk: DiskHandle,
     /// Whoever waits for an answer.
     pub counter: Counter,
 }
@@ -157,11 +156,10 @@ impl Deliveries {
         }
         self.peers.flush();
         for persist in outbox.persists.drain(..) {
-            // The disk's thread ends only with the process.
-            let _ = self.disk.send(Work::Persist(persist));
+            self.disk.send(Work::Persist(persist));
         }
         for fetch in outbox.fetches.drain(..) {
-            let _ = self.disk.send(Work::Fetch(fetch));
+            self.disk.send(Work::Fetch(fetch));
         }
         // First the state, then the answers: who is answered reads what it was promised.
         if let Some(published) = outbox.published.take() {
