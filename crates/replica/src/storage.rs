@@ -156,14 +156,6 @@ impl<D: Disk> Storage<D> {
         Ok(Persisted { ticket, then_send })
     }
 
-    /// Reads entries back; see [`DiskReader::fetch`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn fetch(&self, fetch: raft::Fetch) -> io::Result<Vec<Entry>> {
-        self.reader().fetch(fetch)
-    }
-
     /// Bytes of all files.
     pub fn bytes_on_disk(&self) -> u64 {
         self.wal.bytes_on_disk()

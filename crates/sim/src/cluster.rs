@@ -3,7 +3,7 @@
 //! Everything that takes time in a real cluster is an event here. What a member does at an event is
 //! what the server's threads do: the node's thread takes its inbox and lets the replica handle it as
 //! one batch; the disk's thread takes all that is queued, writes and syncs once, and lets the
-//! promises go; a network thread answers reads from what is published.
+//! promises go; another reads entries back, one request after the other; a network thread answers reads from what is published.
 
 use crate::agenda::Agenda;
 use crate::chance::{Chance, Stream};
@@ -11,7 +11,7 @@ use crate::check::linearizability::{Answer, Operation, Request};
 use crate::check::oracle::Oracle;
 use crate::clients::{Asking, Clients, Fate, Way, serve};
 use crate::fault::{Fault, Tally};
-use crate::machine::{Death, Done, Life, Machine, Work};
+use crate::machine::{Death, Done, Life, Machine};
 use crate::marks::{Mark, Marks};
 use crate::network::Network;
 use crate::trace::Trace;
@@ -75,8 +75,10 @@ pub(crate) enum Event {
     Round(NodeId, u64),
     /// A message arrives.
     Arrive(NodeId, NodeId, Box<PeerMessage>),
-    /// Its disk thread has done what it was at.
-    Work(NodeId, u64),
+    /// Its disk thread has written what it was at.
+    Written(NodeId, u64),
+    /// The thread that reads its disk has done what it was at.
+    ReadBack(NodeId, u64),
     /// A machine starts its member.
     Start(NodeId),
     /// A process dies.
@@ -166,7 +168,8 @@ impl Cluster {
             Event::Tick(id, boot) => self.on_tick(id, boot),
             Event::Round(id, boot) => self.on_round(id, boot),
             Event::Arrive(from, to, message) => self.on_arrive(from, to, *message),
-            Event::Work(id, boot) => self.on_work(id, boot),
+            Event::Written(id, boot) => self.on_written(id, boot),
+            Event::ReadBack(id, boot) => self.on_read_back(id, boot),
             Event::Start(id) => self.start(id),
             Event::Die(id, boot, death) => {
                 if self.machine(id).life(boot).is_some() {
@@ -241,7 +244,9 @@ impl Cluster {
             self.note_replaced(id, &persist);
             let write = self.machine(id).ledger.ask(id, persist);
             self.oracle.note_write(id, &write);
-            self.queue(id, Work::Persist(write));
+            if let Some(life) = &mut self.machine(id).life {
+                life.write(write);
+            }
         }
         if let Some(published) = outbox.published.take()
             && let Some(life) = &mut self.machine(id).life
@@ -257,12 +262,15 @@ impl Cluster {
             self.marks.sometimes(Mark::FetchForPeer, fetch.purpose != FetchFor::Apply);
             let (now, to) = (self.agenda.now(), fetch.to);
             self.trace.line(now, || format!("n{id} fetch {}..{to}", fetch.from));
-            self.queue(id, Work::Fetch(fetch));
+            if let Some(life) = &mut self.machine(id).life {
+                life.reader.push(fetch);
+            }
         }
         for (request, reply) in std::mem::take(&mut outbox.replies) {
             self.on_reply(id, request, reply);
         }
-        self.begin_work(id);
+        self.begin_write(id);
+        self.begin_read(id);
         if outbox.more
             && let Some(life) = &mut self.machine(id).life
             && !std::mem::replace(&mut life.round_due, true)
@@ -376,49 +384,80 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn queue(&mut self, id: NodeId, work: Work) {
-        if let Some(life) = &mut self.machine(id).life {
-            life.queue.push(work);
-        }
-    }
-
-    /// The disk's thread takes what is queued, if it is free.
-    fn begin_work(&mut self, id: NodeId) {
-        let now = self.agenda.now();
-        let slow = self.machine(id).slow_until > now;
-        let Some(life) = self.machine(id).life.as_mut().filter(|life| life.may_begin()) else {
+    /// The disk's thread takes the writes that are queued, if it is free.
+    fn begin_write(&mut self, id: NodeId) {
+        let Some(life) = &mut self.machine(id).life else { return };
+        if !life.begin_write() {
             return;
-        };
-        life.begin();
+        }
         let boot = life.boot;
-        let writes = life.current.iter().any(|work| matches!(work, Work::Persist(_)));
-        let base = self.weather.write * if slow { 30 } else { 1 };
-        let takes = 1 + self.disks.heavy_tailed(base / 2, 20 * base);
-        self.agenda.add(takes, Event::Work(id, boot));
-        if writes && let Some(death) = self.storm.take_doom(id) {
+        let takes = self.disk_time(id);
+        self.agenda.add(takes, Event::Written(id, boot));
+        if let Some(death) = self.storm.take_doom(id) {
             self.agenda.add(self.disks.below(takes), Event::Die(id, boot, death));
         }
     }
 
-    /// The disk's thread has done what it was at.
-    fn on_work(&mut self, id: NodeId, boot: u64) {
-        let now = self.agenda.now();
+    /// The thread that reads takes what has waited longest, if it is free.
+    fn begin_read(&mut self, id: NodeId) {
+        let Some(life) = &mut self.machine(id).life else { return };
+        if !life.begin_read() {
+            return;
+        }
+        let boot = life.boot;
+        let takes = self.disk_time(id);
+        self.agenda.add(takes, Event::ReadBack(id, boot));
+    }
+
+    /// How long a turn at a disk takes.
+    fn disk_time(&mut self, id: NodeId) -> Micros {
+        let slow = self.machine(id).slow_until > self.agenda.now();
+        let base = self.weather.write * if slow { 30 } else { 1 };
+        1 + self.disks.heavy_tailed(base / 2, 20 * base)
+    }
+
+    /// Until when a member's disk does nothing.
+    fn disk_stands_until(&mut self, id: NodeId) -> Micros {
         let machine = self.machine(id);
-        let until = machine.hung_until.max(machine.paused_until);
-        let Machine { life: Some(life), ledger, .. } = machine else { return };
+        machine.hung_until.max(machine.paused_until)
+    }
+
+    /// The disk's thread has written what it was at.
+    fn on_written(&mut self, id: NodeId, boot: u64) {
+        let (now, until) = (self.agenda.now(), self.disk_stands_until(id));
+        let Some(life) = self.machine(id).life(boot) else { return };
+        if until > now {
+            self.agenda.add_at(until, Event::Written(id, boot));
+            return;
+        }
+        let bytes = life.writer.storage().bytes_on_disk();
+        let finished = life.finish_write();
+        let has_more = life.writer.storage().bytes_on_disk() > bytes;
+        let is_read = life.reading.is_some();
+        self.marks.sometimes(Mark::NewSegment, has_more);
+        self.marks.sometimes(Mark::WrittenDuringRead, is_read);
+        match finished {
+            Ok(done) => self.on_done(id, done),
+            Err(error) => self.disk_failed(id, &error),
+        }
+    }
+
+    /// The thread that reads has done what it was at.
+    fn on_read_back(&mut self, id: NodeId, boot: u64) {
+        let (now, until) = (self.agenda.now(), self.disk_stands_until(id));
+        let Machine { life: Some(life), ledger, .. } = self.machine(id) else { return };
         if life.boot != boot {
             return;
         }
         if until > now {
-            self.agenda.add_at(until, Event::Work(id, boot));
+            self.agenda.add_at(until, Event::ReadBack(id, boot));
             return;
         }
-        let bytes = life.storage.bytes_on_disk();
-        let finished = life.finish(ledger, id);
-        let has_more = life.storage.bytes_on_disk() > bytes;
-        self.marks.sometimes(Mark::NewSegment, has_more);
-        match finished {
-            Ok(done) => self.on_done(id, done),
+        match life.finish_read(ledger, id) {
+            Ok(fetched) => {
+                fetched.into_iter().for_each(|input| self.push(id, input));
+                self.begin_read(id);
+            }
             Err(error) => self.disk_failed(id, &error),
         }
     }
@@ -434,9 +473,7 @@ impl Cluster {
         };
         let late = done.writes.iter().any(is_late);
         machine.ledger.written(&done.writes);
-        if !done.writes.is_empty() {
-            machine.check_synced("a write was reported done");
-        }
+        machine.check_synced("a write was reported done");
         self.marks.sometimes(Mark::LateWrite, late);
         for write in &done.writes {
             self.trace.line(now, || format!("n{id} {}", write.persist));
@@ -444,10 +481,8 @@ impl Cluster {
         for message in done.promises {
             self.send(id, message.to, PeerMessage::Raft(message));
         }
-        for input in done.inputs {
-            self.push(id, input);
-        }
-        self.begin_work(id);
+        self.push(id, done.input);
+        self.begin_write(id);
     }
 
     /// The first error of its disk ends a member.

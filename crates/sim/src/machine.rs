@@ -1,14 +1,14 @@
 //! One machine: a disk that survives, and a member's process while it runs.
 //!
 //! The process is the real one but for its threads: the replica, and the log on the disk through
-//! [`Storage`]. What the disk's thread does takes time: work is taken when the thread is free, and
-//! happens when its time is over, or in part when the process dies before.
+//! [`DiskWriter`] and [`DiskReader`]. What their threads do takes time: work is taken when the thread
+//! is free, and happens when its time is over; a write in part when the process dies before.
 
 use crate::chance::Chance;
 use crate::ledger::{Ledger, Write};
 use crate::weather::Micros;
-use raft::{Fetch, Message, NodeId, Persist};
-use replica::{Input, Published, Replica, Storage};
+use raft::{Fetch, Message, NodeId};
+use replica::{DiskReader, DiskWriter, Input, Published, Replica};
 use std::collections::BTreeSet;
 use std::io;
 use wal::{Loss, MemoryDisk};
@@ -47,35 +47,30 @@ pub struct Life {
     pub boot: u64,
     /// The member.
     pub replica: Replica,
-    /// Its log.
-    pub storage: Storage<MemoryDisk>,
+    /// Its log, to write it.
+    pub writer: DiskWriter<MemoryDisk>,
+    /// Its log, to read it.
+    pub reader: DiskReader<MemoryDisk>,
     /// What its node thread has not taken yet.
     pub inbox: Vec<Input>,
     /// A round is on the agenda.
     pub round_due: bool,
-    /// What its disk thread has not taken yet.
-    pub queue: Vec<Work>,
-    /// What the disk thread is at.
-    pub current: Vec<Work>,
+    /// Writes that the disk's thread has not taken yet.
+    pub queue: Vec<Write>,
+    /// Writes that the disk's thread is at.
+    pub current: Vec<Write>,
+    /// What the thread that reads is at.
+    pub reading: Option<Fetch>,
     /// What its readers see.
     pub published: Published,
 }
 
-/// What the disk thread is asked to do.
-pub enum Work {
-    /// Make this durable.
-    Persist(Write),
-    /// Read this back.
-    Fetch(Fetch),
-}
-
-/// What came of a turn of the disk thread.
-#[derive(Default)]
+/// What came of a turn of the disk's thread.
 pub struct Done {
     /// Promises that are true now.
     pub promises: Vec<Message>,
     /// What the node's thread is told.
-    pub inputs: Vec<Input>,
+    pub input: Input,
     /// What is on disk now.
     pub writes: Vec<Write>,
 }
@@ -85,7 +80,7 @@ pub struct Done {
 pub struct Death {
     /// The machine loses power, too.
     pub of_power: bool,
-    /// What the disk thread was at is done in part: so many operations. `None`: not begun.
+    /// What the disk's thread was at is done in part: so many operations. `None`: not begun.
     pub operations: Option<usize>,
 }
 
@@ -131,15 +126,13 @@ impl Machine {
     /// The process dies, and the machine with it if it loses power.
     pub fn die(&mut self, death: Death, chance: &mut Chance) -> Loss {
         if let Some(mut life) = self.life.take() {
-            let storage = &mut life.storage;
-            let (persists, writes) = split(life.current);
             if let Some(operations) = death.operations {
                 self.disk.set_fuse(operations, wal::Fault::PowerLoss);
-                if !persists.is_empty() {
-                    let _ = storage.persist(persists);
+                if !life.current.is_empty() {
+                    let _ = life.writer.finish();
                 }
             }
-            self.interrupted = writes;
+            self.interrupted = life.current;
         }
         // A process that died paused is not continued.
         (self.paused_until, self.starved_until) = (0, 0);
@@ -154,51 +147,53 @@ impl Machine {
 }
 
 impl Life {
-    /// Whether the disk thread could take work.
-    pub fn may_begin(&self) -> bool {
-        self.current.is_empty() && !self.queue.is_empty()
+    /// Asks the disk's thread for a write.
+    pub fn write(&mut self, write: Write) {
+        self.writer.push(write.persist.clone());
+        self.queue.push(write);
     }
 
-    /// The disk thread takes all that is queued.
-    pub fn begin(&mut self) {
-        self.current = std::mem::take(&mut self.queue);
+    /// The disk's thread takes all that is queued, if it is free. Whether it has something to do
+    /// now.
+    pub fn begin_write(&mut self) -> bool {
+        let begun = self.writer.begin();
+        if begun {
+            self.current = std::mem::take(&mut self.queue);
+        }
+        begun
     }
 
-    /// The disk thread has done what it was at, as the server's does: reads at once, then all
-    /// writes together.
+    /// The disk's thread has done what it was at.
     ///
     /// # Errors
     /// The first of the disk; it ends the member.
-    pub fn finish(&mut self, ledger: &Ledger, id: NodeId) -> io::Result<Done> {
-        let mut done = Done::default();
-        let mut persists = Vec::new();
-        for work in &self.current {
-            match work {
-                Work::Persist(write) => persists.push(write.persist.clone()),
-                Work::Fetch(fetch) => {
-                    let entries = self.storage.fetch(*fetch)?;
-                    ledger.read_back(id, &entries);
-                    done.inputs.push(Input::Fetched(*fetch, entries));
-                }
-            }
-        }
-        if !persists.is_empty() {
-            let persisted = self.storage.persist(persists)?;
-            done.promises = persisted.then_send;
-            done.inputs.push(Input::Persisted(persisted.ticket));
-        }
-        done.writes = split(std::mem::take(&mut self.current)).1;
-        Ok(done)
-    }
-}
-
-fn split(work: Vec<Work>) -> (Vec<Persist>, Vec<Write>) {
-    let writes: Vec<Write> = work
-        .into_iter()
-        .filter_map(|work| match work {
-            Work::Persist(write) => Some(write),
-            Work::Fetch(_) => None,
+    pub fn finish_write(&mut self) -> io::Result<Done> {
+        let persisted = self.writer.finish()?;
+        Ok(Done {
+            promises: persisted.then_send,
+            input: Input::Persisted(persisted.ticket),
+            writes: std::mem::take(&mut self.current),
         })
-        .collect();
-    (writes.iter().map(|write| write.persist.clone()).collect(), writes)
+    }
+
+    /// The thread that reads takes the next request, if it is free. Whether it has something to do
+    /// now.
+    pub fn begin_read(&mut self) -> bool {
+        if self.reading.is_some() {
+            return false;
+        }
+        self.reading = self.reader.begin();
+        self.reading.is_some()
+    }
+
+    /// The thread that reads has done what it was at.
+    ///
+    /// # Errors
+    /// The first of the disk; it ends the member.
+    pub fn finish_read(&mut self, ledger: &Ledger, id: NodeId) -> io::Result<Option<Input>> {
+        let Some(fetch) = self.reading.take() else { return Ok(None) };
+        let entries = self.reader.fetch(fetch)?;
+        ledger.read_back(id, &entries);
+        Ok(Some(Input::Fetched(fetch, entries)))
+    }
 }

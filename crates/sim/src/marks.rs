@@ -41,6 +41,8 @@ pub enum Mark {
     FetchForPeer,
     /// A member reads its log back to apply it.
     FetchForApply,
+    /// A write is done while the log is read back.
+    WrittenDuringRead,
     /// A leader's refusal of a forwarded write comes back.
     ForwardRefused,
     /// A write is answered as unknown, at once.
@@ -95,7 +97,7 @@ pub enum Mark {
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 44] = [
+    pub const ALL: [Mark; 45] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -115,6 +117,7 @@ impl Mark {
         Mark::TransferGivenUp,
         Mark::FetchForPeer,
         Mark::FetchForApply,
+        Mark::WrittenDuringRead,
         Mark::ForwardRefused,
         Mark::AnsweredLost,
         Mark::AnsweredTimedOut,

@@ -7,7 +7,8 @@ use crate::marks::Mark;
 use proto::log::Publish;
 use raft::{Membership, NodeId, Restored};
 use replica::{
-    Config, Input, Kind, Member, Outbox, Proposal, Replica, Started, Storage, StorageError,
+    Config, DiskWriter, Input, Kind, Member, Outbox, Proposal, Replica, Started, Storage,
+    StorageError,
 };
 use wal::{DiskFile, MemoryDisk};
 
@@ -108,11 +109,13 @@ impl Cluster {
         self.machine(id).life = Some(Life {
             boot,
             replica,
-            storage,
+            reader: storage.reader(),
+            writer: DiskWriter::new(storage),
             inbox: Vec::new(),
             round_due: false,
             queue: Vec::new(),
             current: Vec::new(),
+            reading: None,
             published,
         });
         self.carry_out(id, outbox);
