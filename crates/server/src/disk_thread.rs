@@ -131,7 +131,7 @@ mod tests {
     use std::sync::{Arc, Condvar, Mutex};
     use std::time::{Duration, Instant};
     use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-    use wal::{DiskFile, Identity, MemoryDisk, MemoryFile, MemoryLock, Options};
+    use wal::{DiskFile, Fault, Identity, MemoryDisk, MemoryFile, MemoryLock, Options};
 
     /// A disk whose reads hang while the gate is shut.
     #[derive(Clone, Default)]
@@ -229,6 +229,13 @@ mod tests {
         }
     }
 
+    const FETCH: Fetch = Fetch {
+        purpose: FetchFor::Peer(NodeId(3)),
+        from: Index(1),
+        to: Index(1),
+        bytes_max: 1 << 20,
+    };
+
     fn persist(ticket: u64) -> Persist {
         let entry = Entry {
             at: Position::new(Term(1), Index(ticket)),
@@ -244,48 +251,87 @@ mod tests {
         }
     }
 
-    fn open(disk: HangingDisk) -> (DiskHandle, UnboundedReceiver<Mail>) {
+    fn open(disk: HangingDisk, fail: fn(io::Error)) -> (DiskHandle, UnboundedReceiver<Mail>) {
         let identity = Identity { cluster: 1, member: 2 };
         let started = Storage::start(disk, identity, Options::default()).unwrap();
         let (inbox, mail) = unbounded_channel();
-        let (disk, _) = start(started.storage, &inbox, |error| panic!("{error}")).unwrap();
+        let (disk, _) = start(started.storage, &inbox, fail).unwrap();
         (disk, mail)
     }
 
-    /// What the disk says next. It is there at once, unless the disk waits for what it must not.
-    fn next(mail: &mut UnboundedReceiver<Mail>) -> String {
+    /// Waits until there is something. It comes at once, unless a thread waits for what it must not.
+    fn wait<T>(mut ready: impl FnMut() -> Option<T>) -> T {
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            match mail.try_recv() {
-                Ok(Mail::Persisted(persisted)) => return format!("{:?}", persisted.ticket),
-                Ok(Mail::Inputs(inputs)) => match &inputs[..] {
-                    [Input::Fetched(fetch, entries)] => {
-                        return format!("{:?}: {} entries", fetch.purpose, entries.len());
-                    }
-                    other => panic!("{other:?}"),
-                },
-                Ok(_) => panic!("the disk sends something else"),
-                Err(_) if Instant::now() > deadline => panic!("the disk says nothing"),
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            if let Some(found) = ready() {
+                return found;
             }
+            assert!(Instant::now() < deadline, "the disk's threads do nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// What the disk says next.
+    fn next(mail: &mut UnboundedReceiver<Mail>) -> String {
+        match wait(|| mail.try_recv().ok()) {
+            Mail::Persisted(persisted) => format!("{:?}", persisted.ticket),
+            Mail::Inputs(inputs) => match &inputs[..] {
+                [Input::Fetched(fetch, entries)] => {
+                    format!("{:?}: {} entries", fetch.purpose, entries.len())
+                }
+                other => panic!("{other:?}"),
+            },
+            _ => panic!("the disk sends something else"),
         }
     }
 
     #[test]
     fn writes_go_on_while_a_read_hangs() {
         let disk = HangingDisk::default();
-        let (work, mut mail) = open(disk.clone());
+        let (work, mut mail) = open(disk.clone(), |error| panic!("{error}"));
         work.send(Work::Persist(persist(1)));
         assert_eq!(next(&mut mail), "Ticket(1)");
         disk.gate.shut(true);
-        let purpose = FetchFor::Peer(NodeId(3));
-        let (from, to, bytes_max) = (Index(1), Index(1), 1 << 20);
-        work.send(Work::Fetch(Fetch { purpose, from, to, bytes_max }));
+        work.send(Work::Fetch(FETCH));
         for ticket in 2..100 {
             work.send(Work::Persist(persist(ticket)));
             assert_eq!(next(&mut mail), format!("Ticket({ticket})"));
         }
         disk.gate.shut(false);
         assert_eq!(next(&mut mail), "Peer(NodeId(3)): 1 entries");
+    }
+
+    #[test]
+    fn a_write_that_fails_is_told_by_the_writer_alone() {
+        static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let disk = HangingDisk::default();
+        let (work, mut mail) =
+            open(disk.clone(), |error| TOLD.lock().unwrap().push(error.to_string()));
+        work.send(Work::Persist(persist(1)));
+        assert_eq!(next(&mut mail), "Ticket(1)");
+        disk.disk.set_fuse(0, Fault::Error);
+        work.send(Work::Persist(persist(2)));
+        wait(|| work.persists.send(Some(persist(3))).err());
+        wait(|| work.fetches.send(Some(FETCH)).err());
+        assert_eq!(*TOLD.lock().unwrap(), ["input/output error"]);
+        assert!(mail.try_recv().is_err(), "nothing more is reported done");
+    }
+
+    #[test]
+    fn what_has_rotted_ends_the_member() {
+        static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let disk = HangingDisk::default();
+        let (work, mut mail) =
+            open(disk.clone(), |error| TOLD.lock().unwrap().push(error.to_string()));
+        work.send(Work::Persist(persist(1)));
+        assert_eq!(next(&mut mail), "Ticket(1)");
+        let segment = disk.disk.open("0000000000000001.wal").unwrap();
+        segment.write_at(&[0xa5; 512], 4096).unwrap();
+        work.send(Work::Fetch(FETCH));
+        wait(|| work.fetches.send(Some(FETCH)).err());
+        let told = TOLD.lock().unwrap().join("; ");
+        assert!(told.starts_with("0000000000000001.wal at offset 4096"), "{told}");
+        work.send(Work::Persist(persist(2)));
+        assert_eq!(next(&mut mail), "Ticket(2)", "the log itself is sound");
     }
 }
