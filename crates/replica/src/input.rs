@@ -15,8 +15,14 @@ pub enum Input {
     Tick,
     /// A message from a peer.
     Peer(NodeId, PeerMessage),
+    /// There is a new connection to a peer, perhaps in place of an older one. What was sent to it
+    /// before may be lost; what is sent from now on goes to the new connection.
+    Connected(NodeId),
     /// The connection to a peer broke: a hint.
     Disconnected(NodeId),
+    /// Bytes of a long message from a peer are arriving: it is alive, though nothing it says can be
+    /// read yet.
+    Contact(NodeId),
     /// A client wants something written.
     Propose {
         /// Whose reply it is.

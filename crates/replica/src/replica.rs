@@ -155,6 +155,8 @@ impl Replica {
             Input::Tick => self.tick(outbox),
             Input::Peer(from, message) => self.on_peer(from, message, outbox),
             Input::Disconnected(peer) => self.node.disconnected(peer),
+            // Hints that nothing relies on yet.
+            Input::Connected(_) | Input::Contact(_) => {}
             Input::Propose { request, proposal } => {
                 self.taken += 1;
                 let deadline = self.deadline();
