@@ -345,7 +345,9 @@ mod tests {
     use raft::{Entry, EntryKind, NodeId, Position};
 
     fn raft(term: u64, body: Body) -> PeerMessage {
-        PeerMessage::Raft(Message { from: NodeId(1), to: NodeId(2), term: Term(term), body })
+        let incarnation = raft::Incarnation::default();
+        let (from, to, term) = (NodeId(1), NodeId(2), Term(term));
+        PeerMessage::Raft(Message { from, to, term, incarnation, body })
     }
 
     fn heartbeat(round: u64) -> PeerMessage {

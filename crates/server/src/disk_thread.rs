@@ -253,7 +253,7 @@ mod tests {
 
     fn open(disk: HangingDisk, fail: fn(io::Error)) -> (DiskHandle, UnboundedReceiver<Mail>) {
         let identity = Identity { cluster: 1, member: 2 };
-        let started = Storage::start(disk, identity, Options::default()).unwrap();
+        let started = Storage::start(disk, identity, Options::default(), 1).unwrap();
         let (inbox, mail) = unbounded_channel();
         let (disk, _) = start(started.storage, &inbox, fail).unwrap();
         (disk, mail)

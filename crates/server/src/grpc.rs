@@ -125,6 +125,22 @@ pub async fn send(stream: &mut SendStream<Bytes>, mut message: Bytes) -> Result<
     Ok(())
 }
 
+/// Waits until this much can be sent at once, and all that was sent before has left the stream's
+/// buffer, if that is no larger.
+///
+/// # Errors
+/// When the stream or the connection has ended.
+pub async fn wait_for_room(stream: &mut SendStream<Bytes>, bytes: usize) -> Result<(), h2::Error> {
+    stream.reserve_capacity(bytes);
+    while stream.capacity() < bytes {
+        let Some(more) = poll_fn(|context| stream.poll_capacity(context)).await else {
+            return Err(h2::Reason::CANCEL.into());
+        };
+        more?;
+    }
+    Ok(())
+}
+
 /// The head of an answer.
 pub fn head() -> Response<()> {
     let mut response = Response::new(());

@@ -12,7 +12,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-/// More than this is sent at once.
+/// More than this is sent at once, unless another bound is set.
 const HELD_BYTES_MAX: usize = 64 << 10;
 
 /// What a connection of HTTP/2 begins with.
@@ -23,6 +23,8 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Coalescing<S> {
     socket: S,
     held: Vec<u8>,
+    /// More than this is sent at once.
+    held_bytes_max: usize,
     /// How much of `held` is sent.
     sent: usize,
     /// Whether to hold back at all.
@@ -34,7 +36,13 @@ pub struct Coalescing<S> {
 impl<S> Coalescing<S> {
     /// A socket on which HTTP/2 will be spoken.
     pub fn new(socket: S) -> Coalescing<S> {
-        Coalescing { socket, held: Vec::new(), sent: 0, holds: true, early: Vec::new() }
+        Coalescing::with_bound(socket, HELD_BYTES_MAX)
+    }
+
+    /// A socket on which HTTP/2 will be spoken, and that holds back no more than this.
+    pub fn with_bound(socket: S, held_bytes_max: usize) -> Coalescing<S> {
+        let (held, early) = (Vec::new(), Vec::new());
+        Coalescing { socket, held, held_bytes_max, sent: 0, holds: true, early }
     }
 }
 
@@ -72,19 +80,19 @@ impl<S: AsyncWrite + Unpin> Coalescing<S> {
         self.held.clear();
         self.sent = 0;
         // A burst does not hold its memory for the connection's life.
-        if self.held.capacity() > HELD_BYTES_MAX {
-            self.held.shrink_to(HELD_BYTES_MAX);
+        if self.held.capacity() > self.held_bytes_max {
+            self.held.shrink_to(self.held_bytes_max);
         }
         Poll::Ready(Ok(()))
     }
 
     /// Makes room for `bytes` more, if they can be held at all.
     fn poll_room(&mut self, context: &mut Context<'_>, bytes: usize) -> Poll<io::Result<bool>> {
-        if self.holds && self.held.len() + bytes <= HELD_BYTES_MAX {
+        if self.holds && self.held.len() + bytes <= self.held_bytes_max {
             return Poll::Ready(Ok(true));
         }
         ready!(self.poll_drain(context))?;
-        Poll::Ready(Ok(self.holds && bytes <= HELD_BYTES_MAX))
+        Poll::Ready(Ok(self.holds && bytes <= self.held_bytes_max))
     }
 }
 

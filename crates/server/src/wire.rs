@@ -1,23 +1,10 @@
 //! Messages between members, as they are written on the wire. What does not read as a message is
-//! nothing: a peer's nonsense is dropped and counted, never trusted.
+//! named and dropped: a peer's nonsense is never trusted.
 
 use proto::peer as pb;
 use raft::{Body, Entry, EntryKind, Incarnation, Index, Message, NodeId, Position, ReadId, Term};
 use replica::PeerMessage;
-
-/// About what a message costs in memory and on the wire, in bytes.
-pub fn cost(message: &PeerMessage) -> usize {
-    match message {
-        PeerMessage::Raft(Message { body: Body::Append { entries, .. }, .. }) => {
-            entries.iter().map(|entry| entry.payload.len() + 64).sum::<usize>() + 128
-        }
-        PeerMessage::Raft(_) => 128,
-        PeerMessage::Forward { proposals, .. } => {
-            proposals.iter().map(|proposal| proposal.len() + 32).sum::<usize>() + 64
-        }
-        PeerMessage::Refused { sequences, .. } => 10 * sequences.len() + 64,
-    }
-}
+use std::fmt;
 
 /// Writes a message.
 pub fn encode(message: PeerMessage) -> pb::PeerMessage {
@@ -71,36 +58,71 @@ fn encode_entry(entry: Entry) -> pb::Entry {
     pb::Entry { term: entry.at.term.0, index: entry.at.index.0, kind, payload: entry.payload }
 }
 
-/// Reads a message that came from `from` for `to`; nothing if it is none, or claims otherwise.
-pub fn decode(from: NodeId, to: NodeId, message: pb::PeerMessage) -> Option<PeerMessage> {
-    use pb::peer_message::Message as Kind;
-    match message.message? {
-        Kind::Raft(message) => {
-            let honest = message.from == from.0 && message.to == to.0;
-            if honest { decode_raft(message).map(PeerMessage::Raft) } else { None }
+/// Something a peer sent that cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// A message that claims to be from or for another member than those of its stream.
+    Misaddressed,
+    /// A kind of message that only a newer release knows.
+    Message,
+    /// A kind of entry that only a newer release knows.
+    Entry {
+        /// Its number.
+        kind: u32,
+    },
+}
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unreadable::Misaddressed => {
+                return f.write_str("a message from or for another member; it was dropped");
+            }
+            Unreadable::Message => write!(f, "a message of a kind")?,
+            Unreadable::Entry { kind } => write!(f, "entries of kind {kind}")?,
         }
+        let advice = "it was dropped: start the newer release here, too";
+        write!(f, " that this release does not know; {advice}")
+    }
+}
+
+/// Reads a message that came from `from` for `to`.
+///
+/// # Errors
+/// Why it cannot be read.
+pub fn decode(
+    from: NodeId,
+    to: NodeId,
+    message: pb::PeerMessage,
+) -> Result<PeerMessage, Unreadable> {
+    use pb::peer_message::Message as Kind;
+    match message.message.ok_or(Unreadable::Message)? {
+        Kind::Raft(message) if message.from == from.0 && message.to == to.0 => {
+            decode_raft(message).map(PeerMessage::Raft)
+        }
+        Kind::Raft(_) => Err(Unreadable::Misaddressed),
         Kind::Forward(pb::Forward { term, proposals }) => {
-            Some(PeerMessage::Forward { term: Term(term), proposals })
+            Ok(PeerMessage::Forward { term: Term(term), proposals })
         }
         Kind::Refused(pb::Refused { boot, sequences }) => {
-            Some(PeerMessage::Refused { boot, sequences })
+            Ok(PeerMessage::Refused { boot, sequences })
         }
     }
 }
 
-fn decode_raft(message: pb::Raft) -> Option<Message> {
+fn decode_raft(message: pb::Raft) -> Result<Message, Unreadable> {
     use pb::raft::Body as Wire;
     let position = |at: Option<pb::Position>| {
         at.map_or(Position::default(), |at| Position::new(Term(at.term), Index(at.index)))
     };
-    let body = match message.body? {
+    let body = match message.body.ok_or(Unreadable::Message)? {
         Wire::PreVote(body) => Body::PreVote { last: position(body.last) },
         Wire::PreVoteReply(body) => Body::PreVoteReply { granted: body.granted },
         Wire::Vote(body) => Body::Vote { last: position(body.last), transfer: body.transfer },
         Wire::VoteReply(body) => Body::VoteReply { granted: body.granted },
         Wire::Append(body) => Body::Append {
             prev: position(body.prev),
-            entries: body.entries.into_iter().map(decode_entry).collect::<Option<_>>()?,
+            entries: body.entries.into_iter().map(decode_entry).collect::<Result<_, _>>()?,
             commit: Index(body.commit),
         },
         Wire::Appended(body) => Body::Appended { matched: Index(body.matched) },
@@ -116,14 +138,15 @@ fn decode_raft(message: pb::Raft) -> Option<Message> {
     };
     let (from, to) = (NodeId(message.from), NodeId(message.to));
     let incarnation = Incarnation::default();
-    Some(Message { from, to, term: Term(message.term), incarnation, body })
+    Ok(Message { from, to, term: Term(message.term), incarnation, body })
 }
 
 /// An entry of a kind that only a newer release knows cannot be passed on as something else.
-fn decode_entry(entry: pb::Entry) -> Option<Entry> {
-    let kind = EntryKind::of_number(u8::try_from(entry.kind).ok()?)?;
+fn decode_entry(entry: pb::Entry) -> Result<Entry, Unreadable> {
+    let kind = u8::try_from(entry.kind).ok().and_then(EntryKind::of_number);
+    let kind = kind.ok_or(Unreadable::Entry { kind: entry.kind })?;
     let at = Position::new(Term(entry.term), Index(entry.index));
-    Some(Entry { at, kind, payload: entry.payload })
+    Ok(Entry { at, kind, payload: entry.payload })
 }
 
 #[cfg(test)]
@@ -172,12 +195,36 @@ mod tests {
             PeerMessage::Refused { boot: 5, sequences: vec![1, 2] },
         ];
         for message in raft.chain(others) {
-            assert_eq!(decode(from, to, encode(message.clone())), Some(message));
+            assert_eq!(decode(from, to, encode(message.clone())), Ok(message));
         }
     }
 
     #[test]
-    fn what_claims_another_origin_or_kind_is_nothing() {
+    fn the_cost_is_not_below_the_length_on_the_wire() {
+        let (from, to) = (NodeId(u64::MAX), NodeId(u64::MAX));
+        let at = Position::new(Term(u64::MAX), Index(u64::MAX));
+        let entry = Entry { at, kind: EntryKind::Command, payload: vec![1; 5000].into() };
+        let append = Body::Append { prev: at, entries: vec![entry; 7], commit: Index(u64::MAX) };
+        let mut bodies = all_bodies();
+        bodies.push(append);
+        let raft = bodies.into_iter().map(|body| {
+            let (term, incarnation) = (Term(u64::MAX), Incarnation::default());
+            PeerMessage::Raft(Message { from, to, term, incarnation, body })
+        });
+        let proposals = vec![Bytes::from(vec![1; 5000]); 7];
+        let others = [
+            PeerMessage::Forward { term: Term(u64::MAX), proposals },
+            PeerMessage::Refused { boot: u64::MAX, sequences: vec![u64::MAX; 7] },
+        ];
+        for message in raft.chain(others) {
+            let cost = message.bytes();
+            let batch = pb::Batch { messages: vec![encode(message)] };
+            assert!(prost::Message::encoded_len(&batch) <= cost);
+        }
+    }
+
+    #[test]
+    fn what_claims_another_origin_or_is_of_an_unknown_kind_is_named() {
         let (from, to) = (NodeId(1), NodeId(2));
         let message = |from, to| {
             let body = Body::TimeoutNow;
@@ -189,11 +236,21 @@ mod tests {
                 body,
             }))
         };
-        assert!(decode(from, to, message(from, to)).is_some());
-        assert!(decode(from, to, message(NodeId(3), to)).is_none());
-        assert!(decode(from, to, message(from, NodeId(3))).is_none());
-        assert!(decode(from, to, pb::PeerMessage { message: None }).is_none());
+        assert!(decode(from, to, message(from, to)).is_ok());
+        assert_eq!(decode(from, to, message(NodeId(3), to)), Err(Unreadable::Misaddressed));
+        assert_eq!(decode(from, to, message(from, NodeId(3))), Err(Unreadable::Misaddressed));
+        let unknown = pb::PeerMessage { message: None };
+        assert_eq!(decode(from, to, unknown), Err(Unreadable::Message));
         let entry = pb::Entry { term: 1, index: 1, kind: 99, payload: Bytes::new() };
-        assert!(decode_entry(entry).is_none());
+        let append = pb::Append { prev: None, entries: vec![entry], commit: 0 };
+        let body = Some(pb::raft::Body::Append(append));
+        let raft = pb::Raft { from: 1, to: 2, term: 1, body };
+        let message = Some(pb::peer_message::Message::Raft(raft));
+        let why = decode(from, to, pb::PeerMessage { message }).expect_err("it is unknown");
+        assert_eq!(
+            why.to_string(),
+            "entries of kind 99 that this release does not know; it was dropped: start the newer \
+             release here, too"
+        );
     }
 }

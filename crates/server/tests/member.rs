@@ -339,7 +339,7 @@ fn a_member_that_lost_its_data_takes_no_part() {
             cluster_id: places.config(0, &[]).cluster_id.0,
             from: id(larger),
             to: id(smaller),
-            protocol_version: 1,
+            protocol_version: 2,
             log_is_empty: true,
         };
         let url = format!("http://127.0.0.1:{}", places.peers[smaller]);
@@ -401,7 +401,7 @@ fn strangers(places: &Places) -> Vec<(proto::peer::Hello, &'static str)> {
         cluster_id: config.cluster_id.0,
         from: 77,
         to: config.member_id.0,
-        protocol_version: 1,
+        protocol_version: 2,
         log_is_empty: false,
     };
     vec![

@@ -1,9 +1,14 @@
 //! Streams between members: one for each pair, opened by the member with the larger id.
 //!
 //! A stream may break at any moment, and what was on it is lost; consensus does not rely on more.
+//!
+//! What waits for a peer waits in its [`replica::PeerQueue`], where urgent messages pass long ones,
+//! and not below: a stream takes its next frame only when the one before has left for the socket,
+//! and the kernel keeps little that it has not sent.
 
 mod frames;
 mod outgoing;
+mod unread;
 
 pub use outgoing::Outgoing;
 
@@ -18,15 +23,16 @@ use crate::urls::Url;
 use crate::wire;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use frames::Frames;
+use frames::{Frames, Received, WRITE_BYTES_MAX};
 use futures_util::TryFutureExt;
 use h2::server::SendResponse;
 use h2::{PingPong, RecvStream, SendStream};
 use http::Request;
 use outgoing::Sending;
-use proto::peer::{Batch, Frame, Hello, frame};
+use proto::peer::{Frame, Hello, frame};
 use raft::{Index, NodeId};
-use replica::{Input, PeerMessage, Published};
+use replica::{Input, NextFrame, PIECE_BYTES_MAX, PeerMessage, Published};
+use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -36,19 +42,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use tracing::{debug, info, warn};
+use unread::{NodeGone, Unread};
 
 /// The one call that members make.
 const CONNECT: &str = "/raftkv.peer.v1.Peer/Connect";
 
-/// The protocol that this release speaks with its peers.
-const PROTOCOL_VERSION: u32 = 1;
-/// Bytes of one peer's messages that the node has not taken yet; beyond, the stream waits.
-const UNREAD_BYTES_MAX: usize = 64 << 20;
+/// The protocol that this release speaks with its peers. Since version 2 long messages come in parts,
+/// and appends and forwards may be overtaken.
+const PROTOCOL_VERSION: u32 = 2;
 /// A peer that says nothing for so long on a new stream is given up.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -59,9 +64,15 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const PING_PATIENCE: Duration = Duration::from_secs(3);
 /// What keeps failing is logged once in this time.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
-/// HTTP/2: what may be under way in each direction, and the frames that it is cut into.
+/// HTTP/2: what may be under way in each direction, and the frames that it is cut into. A piece is
+/// one of them.
 const WINDOW_BYTES: u32 = 8 << 20;
-const HTTP2_FRAME_BYTES: u32 = 1 << 20;
+const HTTP2_FRAME_BYTES: u32 = WRITE_BYTES_MAX as u32;
+/// Bytes that a socket's writer may hold back to send them together; larger frames go at once.
+const HELD_BYTES_MAX: usize = 16 << 10;
+/// Bytes that the kernel takes for a peer without having sent them. What it has taken cannot be
+/// passed by anything.
+const UNSENT_BYTES_MAX: u32 = PIECE_BYTES_MAX as u32;
 /// Streams of one connection at once; a member opens one.
 const CALLS_MAX: u32 = 16;
 
@@ -77,6 +88,8 @@ pub struct Transport {
 struct Inner {
     own: NodeId,
     cluster: Id,
+    /// While a long message arrives from a peer, the node is told this often.
+    contact_interval: Duration,
     urls: BTreeMap<NodeId, Vec<Url>>,
     outgoing: Arc<Outgoing>,
     inbox: UnboundedSender<Mail>,
@@ -104,6 +117,7 @@ impl Transport {
         let inner = Inner {
             own,
             cluster: config.cluster_id,
+            contact_interval: config.heartbeat / 4,
             urls,
             outgoing,
             inbox,
@@ -150,12 +164,14 @@ impl Inner {
 
     /// One connection of one who dialled.
     async fn serve(self: Arc<Self>, socket: TcpStream) -> Result<Infallible, String> {
+        limit_unsent(&socket);
         let connection = h2::server::Builder::new()
+            .max_send_buffer_size(WRITE_BYTES_MAX)
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(2 * WINDOW_BYTES)
             .max_frame_size(HTTP2_FRAME_BYTES)
             .max_concurrent_streams(CALLS_MAX)
-            .handshake(Coalescing::new(socket));
+            .handshake(Coalescing::with_bound(socket, HELD_BYTES_MAX));
         let mut connection = within(HANDSHAKE_PATIENCE, connection.map_err(root_cause)).await?;
         let mut pulse = pulse(connection.ping_pong());
         loop {
@@ -201,8 +217,8 @@ impl Inner {
 
     /// Reads the greeting of one who dialled.
     async fn greeted(&self, frames: &mut Frames) -> Result<NodeId, Status> {
-        let Ok(Some(frame::Frame::Hello(hello))) = within(HANDSHAKE_PATIENCE, frames.next()).await
-        else {
+        let first = within(HANDSHAKE_PATIENCE, frames.next_complete()).await;
+        let Ok(Some(Received::Hello(hello))) = first else {
             return Err(Status::invalid_argument("a stream of a peer starts with a greeting"));
         };
         if let Err(why) = self.judge(&hello) {
@@ -218,12 +234,26 @@ impl Inner {
     /// Sends what is queued until another stream takes over, or this one breaks, which whoever
     /// reads it notices as well.
     async fn send(&self, to: NodeId, number: u64, out: &mut SendStream<Bytes>) {
-        let outgoing = Arc::clone(&self.outgoing);
-        let mut sending = Sending::new(outgoing, to, number);
-        while let Some(messages) = poll_fn(|context| sending.poll_queue(context)).await {
-            let messages = messages.into_iter().map(wire::encode).collect();
-            let batch = Frame { frame: Some(frame::Frame::Batch(Batch { messages })) };
-            if grpc::send(out, grpc::frame(&batch)).await.is_err() {
+        let sending = Sending::new(Arc::clone(&self.outgoing), to, number);
+        loop {
+            poll_fn(|context| sending.poll_ready(context)).await;
+            // What leaves next is decided when it can leave, not before: until then something more
+            // urgent may come.
+            let mut sent = grpc::wait_for_room(out, WRITE_BYTES_MAX).await;
+            if sent.is_ok() {
+                sent = match sending.next_frame() {
+                    NextFrame::Batch(messages) => {
+                        let messages = messages.into_iter().map(wire::encode).collect();
+                        out.send_data(frames::batch(messages), false)
+                    }
+                    NextFrame::Part { bytes, last } => out
+                        .send_data(frames::part_head(bytes.len(), last), false)
+                        .and_then(|()| out.send_data(bytes, false)),
+                    NextFrame::Wait => Ok(()),
+                    NextFrame::Ended => return,
+                };
+            }
+            if sent.is_err() {
                 return std::future::pending().await;
             }
         }
@@ -248,7 +278,7 @@ impl Inner {
         if protocol_version != PROTOCOL_VERSION {
             return Err(format!(
                 "the stream is of version {protocol_version} of the protocol between members, and \
-                 this member speaks version {PROTOCOL_VERSION}"
+                 this member speaks version {PROTOCOL_VERSION}: start the newer release on both"
             ));
         }
         // Whoever is known by name held the entry that says so, on its disk (see `Running::join`).
@@ -264,19 +294,25 @@ impl Inner {
         Ok(())
     }
 
-    /// Takes a stream into use, in place of an older one.
-    fn established(&self, peer: NodeId, number: u64) {
-        self.outgoing.switch(peer, Some(number));
+    /// Takes a stream into use, in place of an older one; false if a newer one is in use.
+    fn established(&self, peer: NodeId, number: u64) -> bool {
+        if !self.outgoing.open(peer, number) {
+            return false;
+        }
         info!(peer = format_args!("{:x}", peer.0), "connected to a peer");
+        // What the node sends from now on goes to this stream, so also what it sends because of this.
+        let _ = self.inbox.send(Mail::Inputs(vec![Input::Connected(peer)]));
+        true
     }
 
     /// Waits until the peer that dialled has found our greeting good, then goes on with its
     /// messages.
     async fn receive_once_wanted(&self, from: NodeId, number: u64, frames: &mut Frames) {
-        let first = within(HANDSHAKE_PATIENCE, frames.next()).await;
-        if let Ok(Some(frame::Frame::Batch(_))) = first {
-            self.established(from, number);
-            self.receive(from, number, frames).await;
+        let first = within(HANDSHAKE_PATIENCE, frames.next_complete()).await;
+        if let Ok(Some(Received::Messages(_))) = first {
+            if self.established(from, number) {
+                self.receive(from, number, frames).await;
+            }
         } else {
             self.complain(format!(
                 "peer {:x} opened a stream and does not want it; its log says why",
@@ -287,33 +323,29 @@ impl Inner {
 
     /// Hands on what a peer says until the stream breaks.
     async fn receive(&self, from: NodeId, number: u64, frames: &mut Frames) {
-        let unread = Arc::new(Semaphore::new(UNREAD_BYTES_MAX));
+        let mut unread = Unread::new(from, self.inbox.clone(), self.contact_interval);
         let why = loop {
-            let batch = match frames.next().await {
-                Ok(Some(frame::Frame::Batch(batch))) => batch,
-                Ok(Some(frame::Frame::Hello(_))) => break "it greeted again".to_owned(),
-                Ok(None) => break CLOSED.to_owned(),
-                Err(why) => break why,
+            let received = tokio::select! {
+                biased;
+                Err(NodeGone) = unread.make_room(), if unread.holds() => return,
+                received = frames.next() => received,
             };
             if self.outgoing.stream_of(from) != Some(number) {
                 return; // A newer stream took over.
             }
-            if batch.messages.is_empty() {
-                continue;
-            }
-            let sent = batch.messages.len();
-            let messages: Vec<PeerMessage> = batch
-                .messages
-                .into_iter()
-                .filter_map(|message| wire::decode(from, self.own, message))
-                .collect();
-            if messages.len() < sent {
-                self.complain(format!("dropped messages of {:x} that mean nothing here", from.0));
-            }
-            let bytes: usize = messages.iter().map(wire::cost).sum();
-            let permits = bytes.min(UNREAD_BYTES_MAX) as u32;
-            let Ok(permit) = Arc::clone(&unread).acquire_many_owned(permits).await else { return };
-            if self.inbox.send(Mail::Peer(from, messages, permit)).is_err() {
+            let handed_on = match received {
+                Ok(Some(Received::Messages(messages))) => {
+                    let messages = messages.into_iter();
+                    unread
+                        .add(messages.filter_map(|message| self.read(from, message)).collect())
+                        .await
+                }
+                Ok(Some(Received::Bytes)) => unread.note_contact(),
+                Ok(Some(Received::Hello(_))) => break "it greeted again".to_owned(),
+                Ok(None) => break CLOSED.to_owned(),
+                Err(why) => break why,
+            };
+            if let Err(NodeGone) = handed_on {
                 return;
             }
         };
@@ -321,10 +353,9 @@ impl Inner {
     }
 
     fn broken(&self, peer: NodeId, number: u64, why: &str) {
-        if self.outgoing.stream_of(peer) != Some(number) {
+        if !self.outgoing.close(peer, number) {
             return;
         }
-        self.outgoing.switch(peer, None);
         warn!(peer = format_args!("{:x}", peer.0), why, "lost the connection to a peer");
         let _ = self.inbox.send(Mail::Inputs(vec![Input::Disconnected(peer)]));
     }
@@ -348,11 +379,13 @@ impl Inner {
         let socket = TcpStream::connect(url.authority()).map_err(root_cause);
         let socket = within(CONNECT_PATIENCE, socket).await?;
         socket.set_nodelay(true).map_err(|error| error.to_string())?;
+        limit_unsent(&socket);
         let connection = h2::client::Builder::new()
+            .max_send_buffer_size(WRITE_BYTES_MAX)
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(2 * WINDOW_BYTES)
             .max_frame_size(HTTP2_FRAME_BYTES)
-            .handshake(Coalescing::new(socket));
+            .handshake(Coalescing::with_bound(socket, HELD_BYTES_MAX));
         let connection = within(HANDSHAKE_PATIENCE, connection.map_err(root_cause)).await?;
         let (calls, mut connection) = connection;
         let mut pulse = pulse(connection.ping_pong());
@@ -371,7 +404,9 @@ impl Inner {
             greeted = greeting => greeted?,
         };
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
-        self.established(peer, number);
+        if !self.established(peer, number) {
+            return Ok(());
+        }
         tokio::select! {
             biased;
             why = &mut ended => self.broken(peer, number, &why),
@@ -404,7 +439,7 @@ impl Inner {
             _ => {}
         }
         let mut frames = Frames::new(response.into_body());
-        let Some(frame::Frame::Hello(hello)) = frames.next().await? else {
+        let Some(Received::Hello(hello)) = frames.next_complete().await? else {
             return Err("it did not greet".to_owned());
         };
         if hello.from != peer.0 {
@@ -412,6 +447,15 @@ impl Inner {
         }
         self.judge(&hello)?;
         Ok((frames, out))
+    }
+
+    /// Reads a message of a peer, and names what cannot be read.
+    fn read(&self, from: NodeId, message: proto::peer::PeerMessage) -> Option<PeerMessage> {
+        let read = wire::decode(from, self.own, message);
+        if let Err(unreadable) = &read {
+            self.complain(format!("peer {:x} sent {unreadable}", from.0));
+        }
+        read.ok()
     }
 
     /// Logs a line, unless it was logged a moment ago.
@@ -429,6 +473,12 @@ impl Inner {
         }
         warn!("{line}");
     }
+}
+
+/// Keeps the kernel from taking more for a peer than it can send soon.
+fn limit_unsent(socket: &TcpStream) {
+    // Without it urgent messages are slower behind long ones; nothing else depends on it.
+    let _ = SockRef::from(socket).set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
 }
 
 fn pulse(pings: Option<PingPong>) -> Pulse {

@@ -1,17 +1,14 @@
-//! The queues of messages to the peers.
-//!
-//! They are bounded in bytes: a peer that does not keep up loses messages, it never slows the node.
+//! The queues of messages to the peers, shared by the node, which fills them, and the streams, which
+//! empty them. What leaves when, and what is dropped, is decided by [`PeerQueue`].
 
-use super::frames::FRAME_BYTES;
 use crate::wire;
+use bytes::Bytes;
+use prost::Message;
 use raft::NodeId;
-use replica::PeerMessage;
-use std::collections::{BTreeMap, VecDeque};
+use replica::{NextFrame, PeerMessage, PeerQueue};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-
-/// Messages that wait for one peer hold at most so many bytes; the newest are dropped.
-const QUEUE_BYTES_MAX: usize = 64 << 20;
 
 /// The queues to all peers. The node fills them, and the streams beside it on its thread empty them.
 pub struct Outgoing {
@@ -21,25 +18,21 @@ pub struct Outgoing {
 struct Peer {
     /// Taken for a few moves of memory, by the node's thread, and by the main thread when it counts;
     /// nobody waits while holding it.
-    queue: Mutex<Queue>,
+    state: Mutex<State>,
 }
 
 #[derive(Default)]
-struct Queue {
-    /// Which stream empties it; none if there is none.
-    stream: Option<u64>,
-    messages: VecDeque<PeerMessage>,
-    bytes: usize,
+struct State {
+    queue: PeerQueue,
     /// Wake streams by their numbers: the one in use when there is something to send, one that
     /// waits for its handshake when it is taken into use, one that was replaced so that it ends.
     wakers: BTreeMap<u64, Waker>,
-    dropped: u64,
 }
 
 impl Outgoing {
     /// Queues to these peers.
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Outgoing {
-        let peers = peers.into_iter().map(|id| (id, Peer { queue: Mutex::default() })).collect();
+        let peers = peers.into_iter().map(|id| (id, Peer { state: Mutex::default() })).collect();
         Outgoing { peers }
     }
 
@@ -49,26 +42,16 @@ impl Outgoing {
     /// propose something, the peer's refusal is returned in its place: it was not proposed.
     pub fn queue(&self, to: NodeId, message: PeerMessage) -> Option<PeerMessage> {
         let Some(peer) = self.peers.get(&to) else { return message.refusal() };
-        let cost = wire::cost(&message);
-        let mut queue = peer.lock();
-        let fits = queue.bytes == 0 || queue.bytes + cost <= QUEUE_BYTES_MAX;
-        if queue.stream.is_none() || !fits {
-            queue.dropped += 1;
-            drop(queue);
-            return message.refusal();
-        }
-        queue.bytes += cost;
-        queue.messages.push_back(message);
-        None
+        peer.lock().queue.push(message)
     }
 
     /// Wakes the streams that have something to send.
     pub fn flush(&self) {
         for peer in self.peers.values() {
             let waker = {
-                let mut queue = peer.lock();
-                let number = queue.stream.filter(|_| !queue.messages.is_empty());
-                number.and_then(|number| queue.wakers.remove(&number))
+                let State { queue, wakers } = &mut *peer.lock();
+                let number = queue.stream().filter(|number| queue.is_ready(*number));
+                number.and_then(|number| wakers.remove(&number))
             };
             if let Some(waker) = waker {
                 waker.wake();
@@ -78,78 +61,70 @@ impl Outgoing {
 
     /// How many peers have a stream.
     pub fn connected(&self) -> usize {
-        self.peers.values().filter(|peer| peer.lock().stream.is_some()).count()
+        self.peers.values().filter(|peer| peer.lock().queue.stream().is_some()).count()
     }
 
     /// The stream that empties the queue to this peer.
     pub(super) fn stream_of(&self, peer: NodeId) -> Option<u64> {
-        self.peers[&peer].lock().stream
+        self.peers[&peer].lock().queue.stream()
     }
 
-    /// Makes a stream, or none, the one that empties the queue; what is queued is lost.
-    pub(super) fn switch(&self, peer: NodeId, stream: Option<u64>) {
-        let wakers = {
-            let mut queue = self.peers[&peer].lock();
-            queue.stream = stream;
-            queue.messages.clear();
-            queue.bytes = 0;
-            std::mem::take(&mut queue.wakers)
+    /// Takes a stream into use; false if a newer one was.
+    pub(super) fn open(&self, peer: NodeId, number: u64) -> bool {
+        self.change(peer, |queue| queue.open(number))
+    }
+
+    /// Closes a stream; false if it is not the one in use.
+    pub(super) fn close(&self, peer: NodeId, number: u64) -> bool {
+        self.change(peer, |queue| queue.close(number))
+    }
+
+    /// Changes which stream is in use, and wakes all so that they see it.
+    fn change(&self, peer: NodeId, act: impl FnOnce(&mut PeerQueue) -> bool) -> bool {
+        let (done, wakers) = {
+            let State { queue, wakers } = &mut *self.peers[&peer].lock();
+            (act(queue), std::mem::take(wakers))
         };
         for waker in wakers.into_values() {
             waker.wake();
         }
+        done
     }
 }
 
 impl Peer {
-    fn lock(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What a stream sends after its greeting: once it is taken into use an empty batch, which tells the
-/// other side so; then whatever is queued, until another stream takes over.
+/// What one stream sends after its greeting.
 pub(super) struct Sending {
     outgoing: Arc<Outgoing>,
     to: NodeId,
     number: u64,
-    in_use: bool,
 }
 
 impl Sending {
-    /// Of the stream of this number to this peer.
+    /// Creates the sender for stream `number` to a peer.
     pub(super) fn new(outgoing: Arc<Outgoing>, to: NodeId, number: u64) -> Sending {
-        Sending { outgoing, to, number, in_use: false }
+        Sending { outgoing, to, number }
     }
 
-    /// Takes what is queued, up to a frame's size; waits if there is nothing. `None` at the end.
-    pub(super) fn poll_queue(
-        &mut self,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Vec<PeerMessage>>> {
-        let mut queue = self.outgoing.peers[&self.to].lock();
-        let ours = queue.stream == Some(self.number);
-        if !ours && (self.in_use || queue.stream.is_some_and(|newer| newer > self.number)) {
-            return Poll::Ready(None);
+    /// Waits until there is something to send, or nothing ever will be.
+    pub(super) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let State { queue, wakers } = &mut *self.outgoing.peers[&self.to].lock();
+        if queue.is_ready(self.number) {
+            return Poll::Ready(());
         }
-        let first = ours && !self.in_use;
-        self.in_use = ours;
-        if !first && (!ours || queue.messages.is_empty()) {
-            queue.wakers.insert(self.number, context.waker().clone());
-            return Poll::Pending;
-        }
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        while !first
-            && bytes < FRAME_BYTES
-            && let Some(message) = queue.messages.pop_front()
-        {
-            let cost = wire::cost(&message);
-            bytes += cost;
-            queue.bytes -= cost;
-            taken.push(message);
-        }
-        Poll::Ready(Some(taken))
+        wakers.insert(self.number, context.waker().clone());
+        Poll::Pending
+    }
+
+    /// Takes what is to be sent now.
+    pub(super) fn next_frame(&self) -> NextFrame {
+        let encode = |message| Bytes::from(wire::encode(message).encode_to_vec());
+        self.outgoing.peers[&self.to].lock().queue.next_frame(self.number, encode)
     }
 }
 
