@@ -66,10 +66,12 @@ pub struct Proposal {
 }
 
 /// An entry of a version or kind that this release does not know.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownEntry {
-    version: u8,
-    kind: u8,
+    /// The version of its layout.
+    pub version: u8,
+    /// What the request is, as a number.
+    pub kind: u8,
 }
 
 impl Proposal {

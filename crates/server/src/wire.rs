@@ -3,7 +3,7 @@
 
 use proto::peer as pb;
 use raft::{Body, Entry, EntryKind, Incarnation, Index, Message, NodeId, Position, ReadId, Term};
-use replica::PeerMessage;
+use replica::{Header, PeerMessage, UnknownEntry};
 use std::fmt;
 
 /// Writes a message.
@@ -70,6 +70,8 @@ pub enum Unreadable {
         /// Its number.
         kind: u32,
     },
+    /// A forwarded request that only a newer release knows.
+    Request(UnknownEntry),
 }
 
 impl fmt::Display for Unreadable {
@@ -80,6 +82,9 @@ impl fmt::Display for Unreadable {
             }
             Unreadable::Message => write!(f, "a message of a kind")?,
             Unreadable::Entry { kind } => write!(f, "entries of kind {kind}")?,
+            Unreadable::Request(UnknownEntry { version, kind }) => {
+                write!(f, "a request of version {version}, kind {kind}")?;
+            }
         }
         let advice = "it was dropped: start the newer release here, too";
         write!(f, " that this release does not know; {advice}")
@@ -108,6 +113,13 @@ pub fn decode(
             Ok(PeerMessage::Refused { boot, sequences })
         }
     }
+}
+
+/// The first of the requests that a message forwards which this release does not know. The replica
+/// proposes none of those.
+pub fn unknown_request(message: &PeerMessage) -> Option<Unreadable> {
+    let PeerMessage::Forward { proposals, .. } = message else { return None };
+    proposals.iter().find_map(|request| Header::decode(request).err()).map(Unreadable::Request)
 }
 
 fn decode_raft(message: pb::Raft) -> Result<Message, Unreadable> {
@@ -252,5 +264,19 @@ mod tests {
             "entries of kind 99 that this release does not know; it was dropped: start the newer \
              release here, too"
         );
+    }
+
+    #[test]
+    fn a_forwarded_request_of_a_newer_release_is_named() {
+        let request = |kind| {
+            let mut request = vec![0; 40];
+            (request[0], request[1]) = (1, kind);
+            Bytes::from(request)
+        };
+        let forward = |proposals| PeerMessage::Forward { term: Term(1), proposals };
+        assert_eq!(unknown_request(&forward(vec![request(1), request(2)])), None);
+        let newer = unknown_request(&forward(vec![request(1), request(77)]));
+        let why = newer.expect("it is unknown").to_string();
+        assert!(why.starts_with("a request of version 1, kind 77 that"), "{why}");
     }
 }

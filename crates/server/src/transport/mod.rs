@@ -452,7 +452,11 @@ impl Inner {
     /// Reads a message of a peer, and names what cannot be read.
     fn read(&self, from: NodeId, message: proto::peer::PeerMessage) -> Option<PeerMessage> {
         let read = wire::decode(from, self.own, message);
-        if let Err(unreadable) = &read {
+        let unreadable = match &read {
+            Ok(message) => wire::unknown_request(message),
+            Err(unreadable) => Some(*unreadable),
+        };
+        if let Some(unreadable) = unreadable {
             self.complain(format!("peer {:x} sent {unreadable}", from.0));
         }
         read.ok()
