@@ -74,6 +74,7 @@ pub fn free_port() -> u16 {
 pub struct Member {
     pub kind: Kind,
     pub name: String,
+    pub host: String,
     pub client_port: u16,
     pub peer_port: u16,
     pub folder: PathBuf,
@@ -86,7 +87,7 @@ pub struct Member {
 impl Member {
     /// `host:port` for clients.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.client_port)
+        format!("{}:{}", self.host, self.client_port)
     }
 
     pub fn data_dir(&self) -> PathBuf {
@@ -180,15 +181,21 @@ pub struct Cluster {
 impl Cluster {
     /// Lays out `size` members with names m1, m2, ...; starts none.
     pub fn new(kind: Kind, size: usize, more_flags: &[&str]) -> Cluster {
+        Cluster::at(kind, &vec!["127.0.0.1".to_owned(); size], more_flags)
+    }
+
+    /// The same, one member at each of these addresses.
+    pub fn at(kind: Kind, hosts: &[String], more_flags: &[&str]) -> Cluster {
         let folder = tempfile::Builder::new().prefix("raft-kv-test-").tempdir().unwrap();
-        let ports: Vec<_> = (0..size).map(|_| (free_port(), free_port())).collect();
+        let places: Vec<_> =
+            hosts.iter().map(|host| (host.clone(), free_port(), free_port())).collect();
         let initial: Vec<String> = (1..)
-            .zip(&ports)
-            .map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}"))
+            .zip(&places)
+            .map(|(n, (host, _, peer))| format!("m{n}=http://{host}:{peer}"))
             .collect();
         let members = (1..)
-            .zip(&ports)
-            .map(|(n, &(client_port, peer_port))| {
+            .zip(places)
+            .map(|(n, (host, client_port, peer_port))| {
                 let name = format!("m{n}");
                 let folder = folder.path().join(&name);
                 std::fs::create_dir(&folder).unwrap();
@@ -196,10 +203,10 @@ impl Cluster {
                 let mut flags = vec![
                     format!("--name={name}"),
                     format!("--data-dir={}", folder.join("data").display()),
-                    format!("--listen-client-urls=http://127.0.0.1:{client_port}"),
-                    format!("--advertise-client-urls=http://127.0.0.1:{client_port}"),
-                    format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"),
-                    format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"),
+                    format!("--listen-client-urls=http://{host}:{client_port}"),
+                    format!("--advertise-client-urls=http://{host}:{client_port}"),
+                    format!("--listen-peer-urls=http://{host}:{peer_port}"),
+                    format!("--initial-advertise-peer-urls=http://{host}:{peer_port}"),
                     format!("--initial-cluster={}", initial.join(",")),
                     "--initial-cluster-state=new".to_owned(),
                 ];
@@ -207,6 +214,7 @@ impl Cluster {
                 Member {
                     kind,
                     name,
+                    host,
                     client_port,
                     peer_port,
                     folder,

@@ -6,6 +6,7 @@
 pub mod cluster;
 pub mod comparison;
 pub mod kv;
+pub mod network;
 pub mod peer;
 pub mod program;
 pub mod random;
