@@ -40,7 +40,16 @@
 //! - Each handing over has a number of its own. A write that waits again gets another one, so a
 //!   second copy of a refusal names a number that nobody waits for.
 //!
-//! A forward that is lost on its way costs its client the wait for [`Reply::TimedOut`].
+//! A forward that is lost on its way is sent again when the connection to the leader is there again
+//! ([`Input::Connected`]); if the connection never broke, its client waits for [`Reply::TimedOut`].
+//! A leader that has decided about it by then does nothing, or refuses it once more.
+//!
+//! # What it may cost
+//!
+//! The writes that a member has admitted have a bound in bytes, from when they come in until they are
+//! applied and on its disk, whether somebody waits for them or not; beyond, the answer is
+//! [`Reply::Busy`]. A round applies and sweeps a little; if there is more to do it says so
+//! ([`Outbox::more`]), and its driver comes back after a look at its peers and its clock.
 //!
 //! **Never**: spawns, sleeps, reads a clock, does IO by itself, draws chance.
 

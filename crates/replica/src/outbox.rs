@@ -2,7 +2,7 @@
 
 use crate::input::{PeerMessage, RequestId};
 use crate::members::Member;
-use raft::{Fetch, NodeId, Persist, Status};
+use raft::{Fetch, NodeId, Notice, Persist, Status};
 use std::sync::Arc;
 use store::{Outcome, Revision, View};
 
@@ -18,6 +18,8 @@ pub struct Outbox {
     pub fetches: Vec<Fetch>,
     /// Answers to clients.
     pub replies: Vec<(RequestId, Reply)>,
+    /// What an operator should know of peers' disks.
+    pub notices: Vec<Notice>,
     /// The state as readers may see it, if it changed.
     pub published: Option<Published>,
     /// There is more to do, without any input: the next round should come soon.

@@ -27,13 +27,16 @@ pub(crate) struct Proposals {
     last_sequence: u64,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
-    waiting_bytes_max: usize,
     /// Proposed or forwarded, by sequence; so their terms never go back.
     pending: BTreeMap<u64, Pending>,
+    pending_bytes: usize,
     /// How many of `pending` nobody waits for.
     abandoned: usize,
     /// Who leads now, in which term.
     reign: Option<Reign>,
+    /// Leaders that were given something and lead no more as far as is known, and when what they were
+    /// given is given up: when nobody is elected for long, the log's word does not come.
+    lost: BTreeMap<Reign, u64>,
     /// Who refused: it is asked again when time has passed.
     refused_by: Option<Reign>,
 }
@@ -65,45 +68,65 @@ pub(crate) struct Pending {
 }
 
 impl Proposals {
-    pub(crate) fn new(member: NodeId, boot: u64, waiting_bytes_max: usize) -> Proposals {
+    pub(crate) fn new(member: NodeId, boot: u64) -> Proposals {
         Proposals {
             member,
             boot,
             last_sequence: 0,
             waiting: VecDeque::new(),
             waiting_bytes: 0,
-            waiting_bytes_max,
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             abandoned: 0,
             reign: None,
+            lost: BTreeMap::new(),
             refused_by: None,
         }
     }
 
-    /// Takes a write. False if too much is waiting.
-    pub(crate) fn push(&mut self, request: RequestId, proposal: Proposal, deadline: u64) -> bool {
-        // One is always taken, or a large one could never be.
-        let bytes = proposal.bytes();
-        if self.waiting_bytes > 0 && self.waiting_bytes + bytes > self.waiting_bytes_max {
-            return false;
-        }
-        self.waiting_bytes += bytes;
+    /// Takes a write.
+    pub(crate) fn push(&mut self, request: RequestId, proposal: Proposal, deadline: u64) {
+        self.waiting_bytes += proposal.bytes();
         self.waiting.push_back(Waiting { request, deadline, before: u64::MAX, proposal });
-        true
     }
 
-    /// Whether this leader is to be given something.
-    pub(crate) fn is_waiting(&self, leader: NodeId, term: Term) -> bool {
-        !self.waiting.is_empty() && self.refused_by != Some((leader, term))
+    /// Bytes of the writes that wait to be handed over.
+    pub(crate) fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
     }
 
-    /// Hands out all that wait: from now on this leader's log decides about them.
-    pub(crate) fn take_waiting(&mut self, leader: NodeId, term: Term) -> Vec<Bytes> {
+    /// Bytes of the writes whose fate the log decides.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    /// Whether this leader is to be given something, while it has less than so many bytes.
+    pub(crate) fn is_waiting(&self, leader: NodeId, term: Term, bytes_max: usize) -> bool {
+        let has_room = self.pending_bytes < bytes_max;
+        !self.waiting.is_empty() && has_room && self.refused_by != Some((leader, term))
+    }
+
+    /// Hands out those that wait until so many bytes are handed over: from now on this leader's log
+    /// decides about them.
+    pub(crate) fn take_waiting(
+        &mut self,
+        leader: NodeId,
+        term: Term,
+        bytes_max: usize,
+    ) -> Vec<Bytes> {
         let reign = (leader, term);
         assert!(self.reign == Some(reign), "only who leads is given something");
-        self.waiting_bytes = 0;
+        let mut bytes = self.pending_bytes;
+        let fits = |waiting: &&Waiting| {
+            let has_room = bytes < bytes_max;
+            bytes += waiting.proposal.bytes();
+            has_room
+        };
+        let count = self.waiting.iter().take_while(fits).count();
         let (member, boot) = (self.member, self.boot);
         let hand_out = |Waiting { request, deadline, proposal, .. }: Waiting| {
+            self.waiting_bytes -= proposal.bytes();
+            self.pending_bytes += proposal.bytes();
             self.last_sequence += 1;
             let sequence = self.last_sequence;
             let (kind, physical) = (proposal.kind(), proposal.physical);
@@ -114,7 +137,14 @@ impl Proposals {
                 .insert(sequence, Pending { request, deadline, physical, reign, kind, sealed });
             handed
         };
-        self.waiting.drain(..).map(hand_out).collect()
+        self.waiting.drain(..count).map(hand_out).collect()
+    }
+
+    /// What this leader was given and has not decided about yet, as far as is known.
+    pub(crate) fn pending_at(&self, leader: NodeId, term: Term) -> Vec<Bytes> {
+        let is_there = |pending: &&Pending| pending.reign == (leader, term);
+        let wanted = self.pending.values().filter(|pending| pending.request.is_some());
+        wanted.filter(is_there).map(|pending| pending.sealed.clone()).collect()
     }
 
     /// An entry was applied: the write of ours that it was, if it is pending.
@@ -122,6 +152,7 @@ impl Proposals {
         let ours = origin.member == self.member && origin.boot == self.boot;
         let pending = ours.then(|| self.pending.remove(&origin.sequence)).flatten()?;
         self.abandoned -= usize::from(pending.request.is_none());
+        self.pending_bytes -= pending.sealed.len();
         Some(pending)
     }
 
@@ -134,18 +165,23 @@ impl Proposals {
             let (sequence, pending) = oldest.remove_entry();
             self.wait_again(sequence, pending);
         }
+        self.lost.retain(|(_, of), _| *of >= term);
     }
 
     /// Who leads now. Those that another one was given wait for the log's word until `deadline` at
-    /// most: when nobody is elected for long, it does not come.
+    /// most; if that one turns out to lead still, they wait as long as ever.
     pub(crate) fn lead(&mut self, leader: Option<NodeId>, term: Term, deadline: u64) {
         let now = leader.map(|leader| (leader, term));
         if self.reign == now {
             return;
         }
-        self.reign = now;
-        for pending in self.pending.values_mut().filter(|pending| Some(pending.reign) != now) {
-            pending.deadline = pending.deadline.min(deadline);
+        if let Some(before) = std::mem::replace(&mut self.reign, now)
+            && !self.pending.is_empty()
+        {
+            self.lost.insert(before, deadline);
+        }
+        if let Some(now) = now {
+            self.lost.remove(&now);
         }
     }
 
@@ -166,6 +202,7 @@ impl Proposals {
     /// Puts a write that will not happen before all that were never handed over, and in order.
     fn wait_again(&mut self, before: u64, pending: Pending) {
         let Pending { request, deadline, physical, kind, sealed, .. } = pending;
+        self.pending_bytes -= sealed.len();
         let Some(request) = request else {
             self.abandoned -= 1;
             return;
@@ -187,8 +224,10 @@ impl Proposals {
         let mut expired: Vec<_> =
             unproposed.into_iter().map(|request| (request, Reply::NoLeader)).collect();
         self.pending.retain(|_, pending| {
-            let over = pending.deadline <= now;
+            let given_up = self.lost.get(&pending.reign).is_some_and(|deadline| *deadline <= now);
+            let over = given_up || pending.deadline <= now;
             if over {
+                self.pending_bytes -= pending.sealed.len();
                 self.abandoned -= usize::from(pending.request.is_none());
                 let leads = Some(pending.reign) == self.reign;
                 let reply = if leads { Reply::TimedOut } else { Reply::Lost };
@@ -230,6 +269,7 @@ impl Proposals {
     /// What must hold when the log was applied up to an entry of this term.
     pub(crate) fn assert_sound(&self, applied: Term) {
         assert!(self.waiting.is_empty() == (self.waiting_bytes == 0), "what waits has bytes");
+        assert!(self.pending.is_empty() == (self.pending_bytes == 0), "what is pending has bytes");
         let last = self.pending.last_key_value().map_or(0, |(sequence, _)| *sequence);
         assert!(last <= self.last_sequence, "only what was taken is pending");
         let oldest = self.pending.first_key_value().map(|(_, pending)| pending.reign.1);
@@ -248,7 +288,13 @@ pub(crate) struct Forwards {
     term: Term,
     /// Numbers decided about, as ranges (first, last), by origin's member and life.
     seen: BTreeMap<(NodeId, u64), BTreeMap<u64, u64>>,
+    /// The latest ones of those that were refused. Who asks again had no answer; of older ones it gets
+    /// none, and finds out from the log.
+    refused: VecDeque<Origin>,
 }
+
+/// Refused writes that are remembered: about as many as one forward brings.
+const REFUSED_MAX: usize = 4096;
 
 /// Gaps in the numbers of one life that are kept; what falls into lower ones counts as seen.
 const GAPS_MAX: usize = 64;
@@ -261,8 +307,37 @@ impl Forwards {
     /// This member leads `term`.
     pub(crate) fn lead(&mut self, term: Term) {
         if term != self.term {
-            *self = Forwards { term, seen: BTreeMap::new() };
+            *self = Forwards { term, ..Forwards::default() };
         }
+    }
+
+    /// These were refused.
+    pub(crate) fn note_refused(&mut self, term: Term, proposals: &[Bytes]) {
+        if term == self.term {
+            let origins =
+                proposals.iter().flat_map(Header::decode).map(|(header, _)| header.origin);
+            self.refused.extend(origins);
+            let excess = self.refused.len().saturating_sub(REFUSED_MAX);
+            self.refused.drain(..excess);
+        }
+    }
+
+    /// Those of `from` that were refused before.
+    pub(crate) fn refused_before(
+        &self,
+        from: NodeId,
+        term: Term,
+        proposals: &[Bytes],
+    ) -> Vec<Bytes> {
+        if term != self.term || self.refused.is_empty() {
+            return Vec::new();
+        }
+        let refused: BTreeSet<&Origin> = self.refused.iter().collect();
+        let was_refused = |sealed: &&Bytes| {
+            let origin = Header::decode(sealed).map(|(header, _)| header.origin);
+            origin.is_ok_and(|origin| origin.member == from && refused.contains(&origin))
+        };
+        proposals.iter().filter(was_refused).cloned().collect()
     }
 
     /// Those of `from` that are to be decided about, now and never again.

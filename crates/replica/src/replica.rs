@@ -12,7 +12,7 @@ use bytes::Bytes;
 use raft::{
     Entry, EntryKind, Index, Node, NodeId, Position, Ready, Refusal, Restored, Status, Term,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use store::{Revision, Store};
 
 /// How a member behaves.
@@ -26,8 +26,11 @@ pub struct Config {
     pub members: Vec<Member>,
     /// A request that takes longer than this many ticks is given up.
     pub request_ticks_max: u32,
-    /// Requests wait for a leader up to this many bytes.
-    pub waiting_bytes_max: usize,
+    /// The most bytes of writes that this member admits at once: from when they come in, its own
+    /// clients' and, while it leads, its peers', until they are applied and on its disk, whether
+    /// somebody still waits for them or not. Beyond, new ones are answered as busy; one is always
+    /// admitted.
+    pub admitted_bytes_max: usize,
 }
 
 /// One member. See the crate's documentation for what it promises.
@@ -44,11 +47,15 @@ pub struct Replica {
     /// An election takes longer only when it has failed.
     election_ticks_max: u64,
     forward_bytes_max: usize,
+    admitted_bytes_max: usize,
+    /// What consensus handed out and the store has not taken yet.
+    committed: VecDeque<Entry>,
     proposals: Proposals,
     /// Writes of peers' clients: those decided about, and those of this round to be proposed in
     /// this term.
     forwards: Forwards,
     forwarded: Vec<(Term, Bytes)>,
+    forwarded_bytes: usize,
     reads: Reads,
     transfer: Option<Transfer>,
     /// Requests of this round that nobody waits for any more.
@@ -63,6 +70,12 @@ pub struct Replica {
     pub(crate) invariants: Invariants,
 }
 
+/// What may still be applied in a round.
+struct Room {
+    entries: usize,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 struct Transfer {
     request: RequestId,
@@ -70,8 +83,17 @@ struct Transfer {
     deadline: u64,
 }
 
+/// Bytes of writes under way to a leader; more wait until those are applied. So what a busy leader
+/// refuses, or a broken connection loses, is not sent again by the hundred megabytes.
+const FORWARDED_BYTES_MAX: usize = 16 << 20;
+
 /// Versions removed in one round after a compaction: a fraction of a millisecond.
 const SWEEP_VERSIONS_MAX: usize = 512;
+
+/// Entries and bytes of entries applied in one round; beyond, the next round goes on. Small enough that
+/// a driver that counts its time is asked often, large enough that busy rounds are not cut.
+const APPLY_ENTRIES_MAX: usize = 256;
+const APPLY_BYTES_MAX: usize = 256 << 10;
 
 impl Replica {
     /// A member that starts with what was on its disk. Its store is filled by what is committed.
@@ -87,9 +109,12 @@ impl Replica {
             now: 0,
             request_ticks_max: u64::from(config.request_ticks_max),
             election_ticks_max: 2 * u64::from(election_ticks),
-            proposals: Proposals::new(id, config.boot, config.waiting_bytes_max),
+            admitted_bytes_max: config.admitted_bytes_max,
+            committed: VecDeque::new(),
+            proposals: Proposals::new(id, config.boot),
             forwards: Forwards::default(),
             forwarded: Vec::new(),
+            forwarded_bytes: 0,
             cancelled: BTreeSet::new(),
             reads: Reads::default(),
             transfer: None,
@@ -111,13 +136,33 @@ impl Replica {
         self.cancel();
         self.settle(outbox);
         self.sweep(outbox);
+        outbox.more = self.sweeping || !self.committed.is_empty();
         self.publish(outbox);
         Invariants::check(self);
     }
 
-    /// The state of consensus.
+    /// The state of consensus, and how far the store has applied what is committed.
     pub fn status(&self) -> Status {
-        self.node.status()
+        Status { applied: self.applied.index, ..self.node.status() }
+    }
+
+    /// How far consensus has handed out what is committed.
+    pub(crate) fn handed_out(&self) -> Index {
+        self.node.status().applied
+    }
+
+    /// Bytes of writes that this member has admitted. A write is here as long as its client waits, and
+    /// in the log as long as it is not applied and on disk, and often in both.
+    fn admitted_bytes(&self) -> usize {
+        let in_log = self.node.status().unsettled_bytes;
+        let handed_out: usize = self.committed.iter().map(Entry::bytes).sum();
+        self.proposals.waiting_bytes() + self.proposals.pending_bytes().max(in_log + handed_out)
+    }
+
+    /// Whether so many more bytes are more than may be admitted.
+    fn is_full(&self, bytes: usize) -> bool {
+        let admitted = self.admitted_bytes();
+        admitted > 0 && admitted + bytes > self.admitted_bytes_max
     }
 
     pub(crate) fn revision(&self) -> Revision {
@@ -148,6 +193,7 @@ impl Replica {
     pub(crate) fn assert_sound(&self) {
         self.proposals.assert_sound(self.applied.term);
         assert!(self.forwarded.is_empty(), "what was forwarded is decided about in its round");
+        assert!(self.forwarded_bytes == 0, "what was decided about has no bytes");
     }
 
     fn take(&mut self, input: Input, outbox: &mut Outbox) {
@@ -156,12 +202,14 @@ impl Replica {
             Input::Peer(from, message) => self.on_peer(from, message, outbox),
             Input::Disconnected(peer) => self.node.disconnected(peer),
             // Hints that nothing relies on yet.
-            Input::Connected(_) | Input::Contact(_) => {}
+            Input::Connected(peer) => self.on_connected(peer, outbox),
+            Input::Contact(peer) => self.node.contact(peer),
             Input::Propose { request, proposal } => {
                 self.taken += 1;
-                let deadline = self.deadline();
-                if !self.proposals.push(request, proposal, deadline) {
+                if self.is_full(proposal.bytes()) {
                     self.reply(outbox, request, Reply::Busy);
+                } else {
+                    self.proposals.push(request, proposal, self.deadline());
                 }
             }
             Input::Read { request } => {
@@ -222,11 +270,34 @@ impl Replica {
         if leads {
             self.forwards.lead(term);
         }
-        let new = self.forwards.take_new(from, term, proposals);
-        if leads {
-            self.forwarded.extend(new.into_iter().map(|proposal| (term, proposal)));
-        } else {
-            refuse(&new, outbox);
+        // Refused again, if the first refusal was lost.
+        let refused_before = self.forwards.refused_before(from, term, &proposals);
+        refuse(&refused_before, outbox);
+        for proposal in self.forwards.take_new(from, term, proposals) {
+            if leads && !self.is_full(self.forwarded_bytes + proposal.len()) {
+                self.forwarded_bytes += proposal.len();
+                self.forwarded.push((term, proposal));
+            } else {
+                self.refuse(term, vec![proposal], outbox);
+            }
+        }
+    }
+
+    /// Says that these will not be proposed in this term, and remembers it.
+    fn refuse(&mut self, term: Term, proposals: Vec<Bytes>, outbox: &mut Outbox) {
+        self.forwards.note_refused(term, &proposals);
+        refuse(&proposals, outbox);
+    }
+
+    /// What was on its way to a leader whose connection broke may be lost, and so may its refusal. It
+    /// is sent again: a leader tells what it has decided about by its number.
+    fn on_connected(&mut self, peer: NodeId, outbox: &mut Outbox) {
+        let Status { leader, term, .. } = self.status();
+        if leader == Some(peer) && peer != self.id {
+            let pending = self.proposals.pending_at(peer, term);
+            if !pending.is_empty() {
+                forward(peer, term, pending, self.forward_bytes_max, outbox);
+            }
         }
     }
 
@@ -265,15 +336,19 @@ impl Replica {
 
     /// Lets consensus act until nothing is left to do.
     fn settle(&mut self, outbox: &mut Outbox) {
+        let mut room = Room { entries: APPLY_ENTRIES_MAX, bytes: APPLY_BYTES_MAX };
+        self.apply_committed(&mut room, outbox);
         loop {
             self.settle_reign(outbox);
             self.propose(outbox);
             self.ask_for_reads();
+            // No more than what is applied soon is taken out of the log.
+            self.node.pause_apply(!self.committed.is_empty());
             let ready = self.node.ready();
             if ready.is_empty() {
                 return;
             }
-            self.carry_out(ready, outbox);
+            self.carry_out(ready, &mut room, outbox);
         }
     }
 
@@ -282,9 +357,12 @@ impl Replica {
         let Status { leader, term, .. } = self.status();
         self.proposals.lead(leader, term, self.now + self.election_ticks_max);
         let leads = |of: Term| of == term && leader == Some(self.id);
-        let deposed = self.forwarded.extract_if(.., |(of, _)| !leads(*of));
-        let deposed: Vec<Bytes> = deposed.map(|(_, proposal)| proposal).collect();
-        refuse(&deposed, outbox);
+        let deposed: Vec<(Term, Bytes)> =
+            self.forwarded.extract_if(.., |(of, _)| !leads(*of)).collect();
+        for (of, proposal) in deposed {
+            self.forwarded_bytes -= proposal.len();
+            self.refuse(of, vec![proposal], outbox);
+        }
         if let Some(done) = self.transfer.take_if(|transfer| leader == Some(transfer.to)) {
             self.reply(outbox, done.request, Reply::Transferred(done.to));
         }
@@ -293,10 +371,11 @@ impl Replica {
     /// Gives what waits to the leader, whoever that is.
     fn propose(&mut self, outbox: &mut Outbox) {
         let Status { leader: Some(leader), term, .. } = self.status() else { return };
-        let waits = self.proposals.is_waiting(leader, term);
+        let window = if leader == self.id { usize::MAX } else { FORWARDED_BYTES_MAX };
+        let waits = self.proposals.is_waiting(leader, term, window);
         if leader != self.id {
             if waits {
-                let proposals = self.proposals.take_waiting(leader, term);
+                let proposals = self.proposals.take_waiting(leader, term, FORWARDED_BYTES_MAX);
                 forward(leader, term, proposals, self.forward_bytes_max, outbox);
             }
             return;
@@ -306,13 +385,14 @@ impl Replica {
         }
         let forwarded: Vec<Bytes> =
             self.forwarded.drain(..).map(|(_, proposal)| proposal).collect();
+        self.forwarded_bytes = 0;
         // Asked with nothing: during a hand-over ours wait, and those of others go home, from
         // where they find the new leader.
         if self.node.propose(Vec::new()) == Err(Refusal::Transferring) {
-            refuse(&forwarded, outbox);
+            self.refuse(term, forwarded, outbox);
             return;
         }
-        let own = self.proposals.take_waiting(leader, term);
+        let own = self.proposals.take_waiting(leader, term, usize::MAX);
         let all = forwarded.into_iter().chain(own).collect();
         self.node.propose(all).expect("it leads and hands nothing over");
     }
@@ -325,22 +405,42 @@ impl Replica {
         }
     }
 
-    fn carry_out(&mut self, ready: Ready, outbox: &mut Outbox) {
+    fn carry_out(&mut self, ready: Ready, room: &mut Room, outbox: &mut Outbox) {
         let messages = ready.messages.into_iter();
         outbox.peers.extend(messages.map(|message| (message.to, PeerMessage::Raft(message))));
         outbox.persists.extend(ready.persist);
         outbox.fetches.extend(ready.fetches);
-        for entry in ready.committed {
-            self.apply(entry, outbox);
-        }
+        outbox.notices.extend(ready.notices);
+        self.committed.extend(ready.committed);
+        self.apply_committed(room, outbox);
         for read in ready.reads {
             self.reads.confirmed(read);
         }
         for read in ready.reads_lost {
             self.reads.lost(read);
         }
+        self.serve_reads(outbox);
+    }
+
+    fn serve_reads(&mut self, outbox: &mut Outbox) {
         for request in self.reads.take_served(self.applied.index) {
             self.reply(outbox, request, Reply::Readable);
+        }
+    }
+
+    /// Applies what is committed, as far as there is room for it in this round.
+    fn apply_committed(&mut self, room: &mut Room, outbox: &mut Outbox) {
+        let before = self.applied.index;
+        while room.entries > 0
+            && room.bytes > 0
+            && let Some(entry) = self.committed.pop_front()
+        {
+            room.entries -= 1;
+            room.bytes = room.bytes.saturating_sub(entry.bytes());
+            self.apply(entry, outbox);
+        }
+        if self.applied.index > before {
+            self.serve_reads(outbox);
         }
     }
 
@@ -388,7 +488,6 @@ impl Replica {
         if self.sweeping {
             self.sweeping = self.store.sweep(SWEEP_VERSIONS_MAX);
         }
-        outbox.more = self.sweeping;
         if !self.sweeping {
             for (request, reply) in std::mem::take(&mut self.swept_for) {
                 self.reply(outbox, request, reply);

@@ -216,6 +216,106 @@ fn a_forward_that_is_lost_times_out() {
 }
 
 #[test]
+fn a_forward_that_is_lost_with_its_connection_is_sent_again_on_the_next() {
+    let (mut cluster, leader) = Cluster::led(3, 10);
+    let follower = cluster.follower();
+    let lost = cluster.put(follower, "k", "v");
+    assert_eq!(cluster.take(|envelope| is_forward(&envelope.message)).len(), 1);
+    // This one arrived, and what the leader had sent since did not.
+    let taken = cluster.put(follower, "l", "v");
+    let forward = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    cluster.round(leader, vec![Input::Peer(follower, forward.message)]);
+    cluster.round(follower, vec![Input::Disconnected(leader)]);
+    cluster.round(leader, vec![Input::Disconnected(follower)]);
+    cluster.network.clear();
+    cluster.round(leader, vec![Input::Connected(follower)]);
+    cluster.round(follower, vec![Input::Connected(leader)]);
+    cluster.settle();
+    cluster.tick(2);
+    for request in [lost, taken] {
+        assert!(put_at(cluster.reply(request)).is_some(), "{:?}", cluster.reply(request));
+    }
+    assert_eq!(cluster.get(leader, "l").unwrap().version, 1, "proposed once");
+    assert_eq!(cluster.leader(), Some(leader));
+}
+
+#[test]
+fn a_refusal_that_is_lost_with_its_connection_is_said_again_on_the_next() {
+    let (mut cluster, leader, follower, _) = handing_over(15);
+    let request = cluster.put(follower, "k", "v");
+    let forward = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    cluster.deliver(forward);
+    assert_eq!(cluster.take(|envelope| is_refused(&envelope.message)).len(), 1);
+    cluster.round(follower, vec![Input::Connected(leader)]);
+    cluster.settle();
+    cluster.tick(14);
+    assert_eq!(put_at(cluster.reply(request)), Some(2));
+}
+
+#[test]
+fn a_leader_that_is_heard_again_is_waited_for_as_long_as_ever() {
+    let (mut cluster, leader) = Cluster::led(3, 16);
+    let follower = cluster.follower();
+    let request = cluster.put(follower, "k", "v");
+    let forward = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    // For a moment the follower knows of no leader: its connection broke, and nobody answers it.
+    cluster.round(follower, vec![Input::Disconnected(leader)]);
+    while cluster.status(follower).leader.is_some() {
+        cluster.round(follower, vec![Input::Tick]);
+    }
+    cluster.network.clear();
+    cluster.tick(1);
+    cluster.tick(30);
+    assert_eq!(cluster.status(follower).leader, Some(leader));
+    assert_eq!(cluster.reply(request), None, "an election that did not happen is over by now");
+    cluster.deliver(forward);
+    cluster.tick(3);
+    assert_eq!(put_at(cluster.reply(request)), Some(2));
+}
+
+/// Whatever the disks and the clients do, what is admitted is bounded, and nothing is left of it.
+#[test]
+fn writes_count_until_they_are_applied_whether_somebody_waits_or_not() {
+    let (mut cluster, leader) = Cluster::led(3, 17);
+    let follower = cluster.follower();
+    let value = "v".repeat(500);
+    let mut requests = Vec::new();
+    // All disks hang; what is sent arrives, clients at two members ask, and give up in the end.
+    for round in 0..200 {
+        for at in [leader, follower] {
+            requests.push(cluster.put(at, &format!("{round}"), &value));
+        }
+        if round % 20 == 19 {
+            let at = requests[requests.len() - 2];
+            cluster.round(leader, vec![Input::Cancel(at)]);
+        }
+        for member in cluster.alive() {
+            cluster.round(member, vec![Input::Tick]);
+        }
+        while !cluster.network.is_empty() {
+            let envelope = cluster.network.remove(0);
+            cluster.deliver(envelope);
+        }
+        for member in cluster.alive() {
+            let bytes = cluster.status(member).unsettled_bytes;
+            // Its own log, and one write more than fits.
+            assert!(bytes < 4096 + 1000, "{bytes} bytes at {member} in round {round}");
+        }
+    }
+    let count = |reply| requests.iter().filter(|r| cluster.reply(**r) == Some(&reply)).count();
+    assert!(count(Reply::Busy) > 200 && count(Reply::TimedOut) + count(Reply::Lost) > 5);
+    cluster.settle();
+    cluster.elect();
+    cluster.tick(80);
+    for member in cluster.alive() {
+        assert_eq!(cluster.status(member).unsettled_bytes, 0);
+    }
+    let request = cluster.put(follower, "k", "v");
+    cluster.tick(4);
+    assert!(put_at(cluster.reply(request)).is_some());
+}
+
+#[test]
 fn a_forward_that_arrives_twice_is_proposed_once() {
     let (mut cluster, leader) = Cluster::led(3, 11);
     let follower = cluster.follower();

@@ -36,8 +36,8 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 const INFLIGHT_BYTES_MAX: usize = 16 << 20;
 /// Entries kept in memory for peers that are a little behind.
 const TAIL_BYTES_MAX: usize = 4 << 20;
-/// Requests that wait for a leader.
-const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Writes that a member admits at once, from when they come in until they are applied and on disk.
+const ADMITTED_BYTES_MAX: usize = 64 << 20;
 /// What is under way when the member stops gets so much time.
 const FINISH_PATIENCE: Duration = Duration::from_secs(2);
 /// While no leader answers, say so this often.
@@ -278,7 +278,7 @@ fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
         boot: chance()?,
         members: replica_members(config),
         request_ticks_max: ticks(config.request_timeout()),
-        waiting_bytes_max: WAITING_BYTES_MAX,
+        admitted_bytes_max: ADMITTED_BYTES_MAX,
     })
 }
 

@@ -153,9 +153,9 @@ impl Cluster {
             is_learner: false,
         };
         let members = self.ids().into_iter().map(member).collect();
-        let (request_ticks_max, waiting_bytes_max) =
-            (settings.request_ticks_max, settings.waiting_bytes_max);
-        Config { raft, boot, members, request_ticks_max, waiting_bytes_max }
+        let (request_ticks_max, admitted_bytes_max) =
+            (settings.request_ticks_max, settings.admitted_bytes_max);
+        Config { raft, boot, members, request_ticks_max, admitted_bytes_max }
     }
 
     /// Lets power fail, or an operation of the disk, while the member recovers.

@@ -53,7 +53,7 @@ pub struct MemberSettings {
     /// Bytes of a segment of the log.
     pub segment_bytes: u64,
     /// Bytes of requests that wait for a leader.
-    pub waiting_bytes_max: usize,
+    pub admitted_bytes_max: usize,
     /// Ticks that a request may take.
     pub request_ticks_max: u32,
 }
@@ -154,7 +154,7 @@ impl MemberSettings {
             inflight_bytes_max: chance.pick(&[80, 2000, 1 << 20]),
             tail_bytes_max: chance.pick(&[1, 600, 1 << 20]),
             segment_bytes,
-            waiting_bytes_max: chance.pick(&[500, 1 << 20]),
+            admitted_bytes_max: chance.pick(&[500, 1 << 20]),
             request_ticks_max: election_ticks * chance.pick(&[3, 8]),
         }
     }

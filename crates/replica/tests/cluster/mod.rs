@@ -126,8 +126,8 @@ impl Cluster {
             is_learner: false,
         });
         let members = members.collect();
-        let (boot, request_ticks_max, waiting_bytes_max) = (self.lives, 60, 4096);
-        Config { raft, boot, members, request_ticks_max, waiting_bytes_max }
+        let (boot, request_ticks_max, admitted_bytes_max) = (self.lives, 60, 4096);
+        Config { raft, boot, members, request_ticks_max, admitted_bytes_max }
     }
 
     pub fn start(&mut self, member: NodeId) {
