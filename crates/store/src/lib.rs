@@ -41,6 +41,7 @@
 mod block;
 mod check;
 mod command;
+mod cost;
 mod log;
 mod model;
 mod outcome;
@@ -53,6 +54,7 @@ pub use command::{
     Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, LeaseId,
     Limits, Op, Operand, Put, Range, Refusal, Revision, SortOrder, SortTarget, Txn,
 };
+pub use cost::Cost;
 pub use model::{Mark, Model};
 pub use outcome::{Change, OpOutcome, Outcome, RangeResult, TxnOutcome};
 pub use store::Store;

@@ -33,6 +33,8 @@ pub(crate) struct Log {
     first: Address,
     /// Bytes of key and value of all records that are kept.
     bytes: u64,
+    /// How many records are kept.
+    kept: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -72,6 +74,11 @@ impl Log {
         self.bytes
     }
 
+    /// How many records are kept.
+    pub(crate) fn kept(&self) -> u64 {
+        self.kept
+    }
+
     /// The record, if it is still held.
     pub(crate) fn get(&self, at: Address) -> Option<Record<'_>> {
         let (bytes, home) = self.bytes_of(at)?;
@@ -108,6 +115,7 @@ impl Log {
         let tail = Arc::make_mut(&mut self.tail);
         tail.push(at, draft);
         self.bytes += (draft.key.len() + draft.value.len()) as u64;
+        self.kept += 1;
         if tail.is_full() {
             let block = tail.seal();
             self.tail_number += 1;
@@ -191,12 +199,14 @@ impl Log {
         if at.block() == self.tail_number {
             if self.tail.is_kept(at) {
                 self.bytes -= len;
+                self.kept -= 1;
                 Arc::make_mut(&mut self.tail).forget(at);
             }
         } else if let Some(block) = self.block(at).filter(|block| block.is_kept(at)) {
             let mut block = block.clone();
             block.forget(at);
             self.bytes -= len;
+            self.kept -= 1;
             self.set(at.block(), Some(block));
             self.release(at);
         }
@@ -351,6 +361,7 @@ mod tests {
         let history = &dumb.records[dumb.popped..];
         assert_eq!(log.first(), history.first().map_or(log.end(), |first| first.at));
         let kept = dumb.records.iter().filter(|record| record.is_kept);
+        assert_eq!(log.kept(), kept.clone().count() as u64);
         assert_eq!(log.bytes(), kept.map(|record| record.value.len() as u64 + 1).sum());
         for revision in -1..dumb.records.last().map_or(1, |last| last.revision + 2) {
             let found = history.iter().find(|record| record.revision >= revision);

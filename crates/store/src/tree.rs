@@ -29,6 +29,8 @@ pub(crate) struct Newest(u64);
 #[derive(Clone, Debug)]
 pub(crate) struct Tree {
     root: Node,
+    /// How many keys there are, tombstones included.
+    keys: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -108,7 +110,7 @@ impl Newest {
 
 impl Default for Tree {
     fn default() -> Tree {
-        Tree { root: Node::Leaf(Arc::new(Leaf::new(0, &[]))) }
+        Tree { root: Node::Leaf(Arc::new(Leaf::new(0, &[]))), keys: 0 }
     }
 }
 
@@ -116,6 +118,11 @@ impl Tree {
     /// How many keys are live.
     pub(crate) fn live(&self) -> u64 {
         self.root.live()
+    }
+
+    /// How many keys there are, those included whose newest version is a tombstone.
+    pub(crate) fn keys(&self) -> u64 {
+        self.keys
     }
 
     /// The newest version of a key.
@@ -140,6 +147,7 @@ impl Tree {
             let children = vec![Child::of(self.root.clone()), Child::of(right)];
             self.root = Node::Branch(Arc::new(Branch::new(bounds, vec![separator], children)));
         }
+        self.keys += u64::from(placed.before.is_none());
         placed.before
     }
 
@@ -148,6 +156,7 @@ impl Tree {
         if self.get(log, key).is_none() {
             return;
         }
+        self.keys -= 1;
         self.root.remove(log, key, Bounds { lower: None, upper: None });
         while let Node::Branch(branch) = &self.root
             && let [only] = &branch.children[..]
@@ -574,6 +583,7 @@ mod tests {
         check(&tree.root, log, Bounds { lower: None, upper: None }, true);
         let live = dumb.values().filter(|newest| newest.is_live());
         assert_eq!(tree.live(), live.clone().count() as u64);
+        assert_eq!(tree.keys(), dumb.len() as u64);
         assert!(scan(tree, log, &[], None, true).iter().eq(live));
         assert!(scan(tree, log, &[], None, false).iter().eq(dumb.values()));
         for pair in keys.windows(2) {

@@ -237,7 +237,7 @@ impl View {
     }
 }
 
-fn has_filters(range: &Range) -> bool {
+pub(crate) fn has_filters(range: &Range) -> bool {
     range.min_mod_revision != 0
         || range.max_mod_revision != 0
         || range.min_create_revision != 0
