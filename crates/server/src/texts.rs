@@ -13,7 +13,9 @@ pub fn refused(refusal: &Refusal) -> Status {
         | Refusal::LeaseProvided
         | Refusal::TooManyOps
         | Refusal::DuplicateKey
-        | Refusal::InvalidSortOption => Code::InvalidArgument,
+        | Refusal::InvalidSortOption
+        | Refusal::TooManyKeys { .. }
+        | Refusal::TooManyBytes { .. } => Code::InvalidArgument,
         Refusal::Compacted | Refusal::FutureRevision => Code::OutOfRange,
         Refusal::LeaseNotFound => Code::NotFound,
     };

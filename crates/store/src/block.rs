@@ -23,17 +23,22 @@ pub(crate) struct Tail {
 /// A full block. Its records never change; they only go, one by one.
 #[derive(Clone, Debug)]
 pub(crate) struct Block {
-    /// The records that are held.
+    /// The records that are held; then where each of them ends but the last, two bytes each.
     bytes: Bytes,
-    /// Where each of them ends but the last, which ends them all. So these are small.
-    ends: [u16; RECORDS_MAX],
-    /// How many there were at first.
-    records: usize,
+    /// How many records there were at first.
+    records: u32,
+    /// How many are held.
+    held_records: u32,
     /// Bit i is set while record i is among the bytes.
     held: u64,
     /// Bit i is set until no read can come to record i.
     kept: u64,
+    /// How many deletions there were in the log up to the end of the block.
+    deletions: u64,
 }
+
+/// Bytes that say where a record ends: what stands before the last record is small.
+const END_BYTES: usize = size_of::<u16>();
 
 impl Default for Tail {
     fn default() -> Tail {
@@ -70,7 +75,8 @@ impl Tail {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.ends.len() == RECORDS_MAX || self.bytes.len() + self.largest > BYTES_MAX
+        let ends = self.ends.len() * END_BYTES;
+        self.ends.len() == RECORDS_MAX || self.bytes.len() + ends + self.largest > BYTES_MAX
     }
 
     pub(crate) fn is_kept(&self, at: Address) -> bool {
@@ -81,11 +87,20 @@ impl Tail {
         self.kept &= !bit(at.index());
     }
 
-    /// The records as a block, and empties the tail for those to come.
-    pub(crate) fn seal(&mut self) -> Block {
+    /// The records as a block, and empties the tail for those to come. `deletions` counts those of
+    /// the whole log.
+    pub(crate) fn seal(&mut self, deletions: u64) -> Block {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         let records = starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end]);
-        let block = Block::pack(self.ends.len(), self.kept, self.bytes.len(), records.enumerate());
+        let empty = Block {
+            bytes: Bytes::new(),
+            records: self.ends.len() as u32,
+            held_records: 0,
+            held: 0,
+            kept: self.kept,
+            deletions,
+        };
+        let block = empty.with(self.ends.len(), self.bytes.len(), records.enumerate());
         self.bytes.clear();
         self.bytes.shrink_to(BYTES_MAX);
         self.ends.clear();
@@ -95,27 +110,35 @@ impl Tail {
 }
 
 impl Block {
-    fn pack<'a>(
+    /// The block with these records, so many with so many bytes, and no others.
+    fn with<'a>(
+        &self,
         records: usize,
-        kept: u64,
         len: usize,
         held: impl Iterator<Item = (usize, &'a [u8])>,
     ) -> Block {
-        let mut bytes: Vec<u8> = Vec::with_capacity(len);
-        let ends = [0; RECORDS_MAX];
-        let mut block = Block { bytes: Bytes::new(), ends, records, held: 0, kept };
-        for (nth, (index, record)) in held.enumerate() {
+        // Just as large as needed: it is kept.
+        let ends_len = records.saturating_sub(1) * END_BYTES;
+        let mut bytes: Vec<u8> = Vec::with_capacity(len + ends_len);
+        let mut ends = [0; RECORDS_MAX * END_BYTES];
+        let mut mask = 0;
+        for ((index, record), end) in held.zip(ends.chunks_exact_mut(END_BYTES)) {
             bytes.extend_from_slice(record);
-            block.ends[nth] = bytes.len() as u16;
-            block.held |= bit(index);
+            end.copy_from_slice(&(bytes.len() as u16).to_le_bytes());
+            mask |= bit(index);
         }
-        block.bytes = bytes.into();
-        block
+        bytes.extend_from_slice(&ends[..ends_len]);
+        Block { bytes: bytes.into(), held: mask, held_records: records as u32, ..*self }
     }
 
     /// How many records there were at first.
     pub(crate) fn records(&self) -> u64 {
-        self.records as u64
+        u64::from(self.records)
+    }
+
+    /// How many deletions there were in the log up to the end of the block.
+    pub(crate) fn deletions(&self) -> u64 {
+        self.deletions
     }
 
     /// All the bytes that [`Block::bytes_of`] gives parts of, to be shared.
@@ -132,10 +155,18 @@ impl Block {
             return None;
         }
         let nth = (self.held & (bit(index) - 1)).count_ones() as usize;
-        let start = nth.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
-        let is_last = self.held >> index == 1;
-        let end = if is_last { self.bytes.len() } else { usize::from(self.ends[nth]) };
-        Some(&self.bytes[start..end])
+        let start = nth.checked_sub(1).map_or(0, |before| self.end_of(before));
+        Some(&self.bytes[start..self.end_of(nth)])
+    }
+
+    /// Where a record that is held ends.
+    fn end_of(&self, nth: usize) -> usize {
+        let ends_len = (self.held_records as usize).saturating_sub(1) * END_BYTES;
+        let (records, ends) = self.bytes.split_at(self.bytes.len() - ends_len);
+        match ends.get(nth * END_BYTES..).and_then(|ends| ends.first_chunk()) {
+            Some(&end) => usize::from(u16::from_le_bytes(end)),
+            None => records.len(),
+        }
     }
 
     pub(crate) fn is_kept(&self, at: Address) -> bool {
@@ -160,12 +191,17 @@ impl Block {
     /// copied is never more than what is given back.
     pub(crate) fn without(&self, gone: u64) -> Option<Block> {
         let held = |mask: u64| {
-            let indices = (0..self.records).filter(move |&index| mask & bit(index) != 0);
+            let indices = (0..self.records as usize).filter(move |&index| mask & bit(index) != 0);
             indices.filter_map(|index| Some((index, self.nth_bytes(index)?)))
         };
-        let dead: usize = held(gone).map(|(_, record)| record.len()).sum();
-        let left = self.bytes.len() - dead;
-        (dead > 0 && dead >= left).then(|| Block::pack(self.records, self.kept, left, held(!gone)))
+        let len = |mask: u64| held(mask).map(|(_, record)| record.len()).sum::<usize>();
+        let dead = len(gone);
+        if dead == 0 {
+            return None;
+        }
+        let left = len(!gone);
+        let records = (self.held & !gone).count_ones() as usize;
+        (dead >= left).then(|| self.with(records, left, held(!gone)))
     }
 }
 

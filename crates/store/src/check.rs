@@ -16,6 +16,10 @@ use crate::command::{
 /// How deeply transactions may be nested. The default limit of operations allows no deeper nesting
 /// and no client's decoder comes near; it bounds the stack whatever limit is configured.
 pub(crate) const DEPTH_MAX: usize = 128;
+/// How many conditions and operations a transaction may have in all, both branches and nested ones
+/// counted in, whatever limit is configured: each of them costs something before anything is known
+/// of what they do.
+pub(crate) const STEPS_MAX: usize = 50_000;
 
 impl Command {
     /// Whether the command makes sense by itself, in etcd's order of checks.
@@ -85,17 +89,26 @@ impl Txn {
     /// # Errors
     /// The first rule that it breaks.
     pub fn check(&self, limits: &Limits) -> Result<(), Refusal> {
-        self.check_ops(limits.txn_ops_max, 0)?;
+        let mut steps_left = STEPS_MAX;
+        self.check_ops(limits.txn_ops_max, 0, &mut steps_left)?;
         Writes::of(&self.success)?;
         Writes::of(&self.failure)?;
         Ok(())
     }
 
-    fn check_ops(&self, ops_max: usize, depth: usize) -> Result<(), Refusal> {
+    /// `steps_left` is what is left for this transaction and those that are checked after it.
+    fn check_ops(
+        &self,
+        ops_max: usize,
+        depth: usize,
+        steps_left: &mut usize,
+    ) -> Result<(), Refusal> {
         let ops = self.compare.len().max(self.success.len()).max(self.failure.len());
-        if ops > ops_max || depth > DEPTH_MAX {
+        let steps = self.compare.len() + self.success.len() + self.failure.len();
+        if ops > ops_max || depth > DEPTH_MAX || steps > *steps_left {
             return Err(Refusal::TooManyOps);
         }
+        *steps_left -= steps;
         for compare in &self.compare {
             provided(&compare.key)?;
         }
@@ -104,7 +117,7 @@ impl Txn {
                 Op::Range(range) => range.check()?,
                 Op::Put(put) => put.check()?,
                 Op::DeleteRange(delete) => delete.check()?,
-                Op::Txn(txn) => txn.check_ops(ops_max - ops, depth + 1)?,
+                Op::Txn(txn) => txn.check_ops(ops_max - ops, depth + 1, steps_left)?,
                 Op::Empty => return Err(Refusal::KeyNotFound),
             }
         }
@@ -161,23 +174,57 @@ impl<'a> Writes<'a> {
     }
 
     /// Adds a nested transaction. Its two branches exclude each other, so they cannot conflict.
+    ///
+    /// What is looked at is never more than the smaller of two sets, so that a key is looked at
+    /// O(log keys) times, however deeply it is nested.
     fn join(&mut self, then: Writes<'a>, other: Writes<'a>) -> Result<(), Refusal> {
-        for &key in then.puts.union(&other.puts) {
-            self.put(key)?;
+        let nested = then.either(other);
+        if self.overlaps(&nested) {
+            return Err(Refusal::DuplicateKey);
         }
-        for (start, upper) in then.deletes.into_iter().chain(other.deletes) {
-            self.delete(start, upper);
+        *self = std::mem::take(self).either(nested);
+        Ok(())
+    }
+
+    /// What is in one of the two, or in both.
+    fn either(self, other: Writes<'a>) -> Writes<'a> {
+        let (puts, more_puts) = by_len(self.puts, other.puts, BTreeSet::len);
+        let (deletes, more_deletes) = by_len(self.deletes, other.deletes, BTreeMap::len);
+        let mut both = Writes { puts, deletes };
+        both.puts.extend(more_puts);
+        for (start, upper) in more_deletes {
+            both.delete(start, upper);
+        }
+        both
+    }
+
+    /// Whether a key that the nested transaction puts is put or deleted here.
+    fn overlaps(&self, nested: &Writes<'a>) -> bool {
+        let (few, many) = match self.puts.len() < nested.puts.len() {
+            true => (&self.puts, &nested.puts),
+            false => (&nested.puts, &self.puts),
+        };
+        let is_put_in = |start: &'a [u8], upper: Upper<'a>| {
+            let next = nested.puts.range::<[u8], _>((Included(start), Unbounded)).next();
+            next.is_some_and(|key| Upper::At(key, false) < upper)
+        };
+        few.iter().any(|key| many.contains(key))
+            || match self.deletes.len() < nested.puts.len() {
+                true => self.deletes.iter().any(|(start, upper)| is_put_in(start, *upper)),
+                false => nested.puts.iter().any(|key| self.deletes_key(key)),
+            }
+    }
+
+    fn put(&mut self, key: &'a [u8]) -> Result<(), Refusal> {
+        if self.deletes_key(key) || !self.puts.insert(key) {
+            return Err(Refusal::DuplicateKey);
         }
         Ok(())
     }
 
-    fn put(&mut self, key: &'a [u8]) -> Result<(), Refusal> {
+    fn deletes_key(&self, key: &[u8]) -> bool {
         let before = self.deletes.range::<[u8], _>((Unbounded, Included(key))).next_back();
-        let deleted = before.is_some_and(|(_, &upper)| Upper::At(key, false) < upper);
-        if deleted || !self.puts.insert(key) {
-            return Err(Refusal::DuplicateKey);
-        }
-        Ok(())
+        before.is_some_and(|(_, &upper)| Upper::At(key, false) < upper)
     }
 
     fn delete(&mut self, start: &'a [u8], upper: Upper<'a>) {
@@ -205,4 +252,9 @@ impl<'a> Writes<'a> {
         };
         self.deletes.range::<[u8], _>((Unbounded, before)).next_back().map(|(&k, &u)| (k, u))
     }
+}
+
+/// The larger of the two, then the other.
+fn by_len<T>(one: T, other: T, len: impl Fn(&T) -> usize) -> (T, T) {
+    if len(&one) < len(&other) { (other, one) } else { (one, other) }
 }

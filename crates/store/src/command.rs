@@ -264,6 +264,16 @@ pub enum Refusal {
     FutureRevision,
     /// No such lease.
     LeaseNotFound,
+    /// The command would come to more keys than one may; see [`crate::Bounds`].
+    TooManyKeys {
+        /// As many as one may.
+        max: u64,
+    },
+    /// The command would copy or answer more bytes than one may.
+    TooManyBytes {
+        /// As many as one may.
+        max: u64,
+    },
 }
 
 /// What a request may not exceed.
@@ -272,6 +282,8 @@ pub struct Limits {
     /// The most operations of a transaction: in each of its lists, nested ones counted in.
     pub txn_ops_max: usize,
 }
+
+const COSTLY: &str = "etcdserver: request too costly";
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -286,6 +298,12 @@ impl fmt::Display for Refusal {
             Refusal::Compacted => "etcdserver: mvcc: required revision has been compacted",
             Refusal::FutureRevision => "etcdserver: mvcc: required revision is a future revision",
             Refusal::LeaseNotFound => "etcdserver: requested lease not found",
+            Refusal::TooManyKeys { max } => {
+                return write!(f, "{COSTLY}: it would visit more than {max} keys");
+            }
+            Refusal::TooManyBytes { max } => {
+                return write!(f, "{COSTLY}: it would copy or answer more than {max} bytes");
+            }
         })
     }
 }

@@ -38,6 +38,8 @@
 //! Leases: none exists, so a put that names one is refused, and all records compare as having
 //! none.
 
+mod account;
+mod admission;
 mod block;
 mod check;
 mod command;
@@ -50,6 +52,7 @@ mod store;
 mod tree;
 mod view;
 
+pub use account::Bounds;
 pub use command::{
     Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, LeaseId,
     Limits, Op, Operand, Put, Range, Refusal, Revision, SortOrder, SortTarget, Txn,

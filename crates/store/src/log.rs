@@ -35,6 +35,8 @@ pub(crate) struct Log {
     bytes: u64,
     /// How many records are kept.
     kept: u64,
+    /// How many deletions there ever were.
+    deletions: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -116,8 +118,9 @@ impl Log {
         tail.push(at, draft);
         self.bytes += (draft.key.len() + draft.value.len()) as u64;
         self.kept += 1;
+        self.deletions += u64::from(draft.version == 0);
         if tail.is_full() {
-            let block = tail.seal();
+            let block = tail.seal(self.deletions);
             self.tail_number += 1;
             self.set(at.block(), Some(block));
             self.release(at);
@@ -181,6 +184,14 @@ impl Log {
         } else {
             Address::new(block, index)
         }
+    }
+
+    /// How many deletions there are in the history from this change on.
+    pub(crate) fn deletions_from(&self, at: Address) -> u64 {
+        let later = self.block(at).map_or(0, |block| self.deletions - block.deletions());
+        let records = at.index() as u64..self.records(at);
+        let here = records.filter_map(|index| self.get(Address::new(at.block(), index)));
+        later + here.filter(Record::is_tombstone).count() as u64
     }
 
     /// Drops the first change of the history.

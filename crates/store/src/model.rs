@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::check::DEPTH_MAX;
+use crate::account::Bounds;
+use crate::check::{DEPTH_MAX, STEPS_MAX};
 use crate::command::{
     Command, Compact, Compare, CompareResult, CompareTarget, DeleteRange, KeyValue, LeaseId, Op,
     Operand, Put, Range, Refusal, Revision, SortOrder, SortTarget, Txn,
@@ -25,6 +26,7 @@ pub struct Model {
     /// One for each revision, the first being 1; never empty.
     moments: Vec<Arc<Moment>>,
     compacted: i64,
+    bounds: Bounds,
 }
 
 /// The store at one revision.
@@ -51,7 +53,12 @@ impl Default for Model {
 impl Model {
     /// An empty store, at revision 1.
     pub fn new() -> Model {
-        Model { moments: vec![Arc::default()], compacted: -1 }
+        Model::with_bounds(Bounds::default())
+    }
+
+    /// An empty store whose commands may cost something else than usual.
+    pub fn with_bounds(bounds: Bounds) -> Model {
+        Model { moments: vec![Arc::default()], compacted: -1, bounds }
     }
 
     /// The revision of the last change.
@@ -137,12 +144,15 @@ impl Model {
             }
             Command::DeleteRange(delete) => {
                 provided(&delete.key)?;
+                if !delete.range_end.is_empty() {
+                    self.can_delete(delete, &mut self.bill())?;
+                }
                 let (deleted, prevs) = work.delete(delete);
                 Outcome::DeleteRange { deleted, prevs }
             }
             Command::Txn(txn) => {
                 well_formed_txn(txn)?;
-                self.can_txn(txn)?;
+                self.can_txn(txn, &mut self.bill())?;
                 Outcome::Txn(self.carry_out(txn, &mut work))
             }
             Command::Compact(compact) => {
@@ -217,13 +227,109 @@ impl Model {
         Ok(())
     }
 
-    fn can_txn(&self, txn: &Txn) -> Result<(), Refusal> {
+    fn can_txn(&self, txn: &Txn, bill: &mut Bill) -> Result<(), Refusal> {
+        for compare in &txn.compare {
+            let found = find(self.now(), &compare.key, &compare.range_end);
+            let decided = found.iter().position(|kv| !holds_for(kv, compare));
+            let looked_at = &found[..decided.map_or(found.len(), |at| at + 1)];
+            bill.keys(1)?;
+            for (nth, kv) in looked_at.iter().enumerate() {
+                bill.keys(u64::from(nth > 0))?;
+                if let (CompareTarget::Value, Operand::Value(given)) =
+                    (compare.target, &compare.operand)
+                {
+                    bill.bytes(given.len().min(kv.value.len()))?;
+                }
+            }
+            if !holds(self.now(), compare) {
+                break;
+            }
+        }
         self.branch(txn).1.iter().try_for_each(|op| match op {
-            Op::Range(range) => self.can_read(range),
-            Op::Put(put) => self.can_put(put),
-            Op::Txn(txn) => self.can_txn(txn),
-            Op::DeleteRange(_) | Op::Empty => Ok(()),
+            Op::Range(range) => {
+                self.can_read(range)?;
+                self.can_afford(range, bill)
+            }
+            Op::Put(put) => {
+                self.can_put(put)?;
+                bill.keys(Bounds::PUT_KEYS)?;
+                let prev = self.now().get(&put.key);
+                let kept = prev.filter(|_| put.ignore_value).map_or(0, |kv| kv.value.len());
+                bill.bytes(kept)?;
+                bill.bytes(prev.filter(|_| put.prev_kv).map_or(0, |kv| size(kv)))?;
+                bill.puts.insert(put.key.clone(), put.key.len() + put.value.len() + kept);
+                Ok(())
+            }
+            Op::Txn(txn) => self.can_txn(txn, bill),
+            Op::DeleteRange(delete) => self.can_delete(delete, bill),
+            Op::Empty => Ok(()),
         })
+    }
+
+    fn bill(&self) -> Bill {
+        Bill { bounds: self.bounds, keys: 0, bytes: 0, puts: BTreeMap::new(), deleted: 0 }
+    }
+
+    fn can_delete(&self, delete: &DeleteRange, bill: &mut Bill) -> Result<(), Refusal> {
+        let found = find(self.now(), &delete.key, &delete.range_end);
+        let put: Vec<usize> = bill.puts_in(&delete.key, &delete.range_end);
+        let keys = (found.len() + put.len()) as u64;
+        bill.keys(keys.max(1) * Bounds::DELETE_KEYS)?;
+        bill.deleted += keys;
+        if delete.prev_kv {
+            bill.bytes(put.iter().sum::<usize>() + found.iter().map(size).sum::<usize>())?;
+        }
+        Ok(())
+    }
+
+    /// What a range may cost at most, whatever the transaction changes before it.
+    fn can_afford(&self, range: &Range, bill: &mut Bill) -> Result<(), Refusal> {
+        let is_past = range.revision > 0;
+        if range.count_only && !is_past {
+            return bill.keys(1);
+        }
+        let filters = [
+            range.min_mod_revision,
+            range.max_mod_revision,
+            range.min_create_revision,
+            range.max_create_revision,
+        ];
+        let is_sorted = range.sort_order != SortOrder::None || range.sort_target != SortTarget::Key;
+        let mut most = usize::MAX;
+        if !is_past && range.sort_order == SortOrder::None && filters == [0; 4] && range.limit > 0 {
+            most = (range.limit as usize).saturating_add(1).saturating_add(bill.deleted as usize);
+        }
+        let mut found = find(self.now(), &range.key, &range.range_end);
+        let mut put = bill.puts_in(&range.key, &range.range_end);
+        put.truncate(most);
+        let mut keys = (found.len() + put.len()).min(most);
+        if is_past {
+            let later = self.moments.iter().skip(range.revision as usize);
+            let changes = later.flat_map(|moment| &moment.changes);
+            let deletions = changes.filter(|change| matches!(change, Change::Delete { .. }));
+            keys = found.len() + bill.puts.len() + deletions.count();
+            let then = self.map_at(range.revision).unwrap_or(self.now());
+            found = find(then, &range.key, &range.range_end);
+            put.clear();
+        }
+        if range.range_end.is_empty() {
+            keys = 1;
+        }
+        let each = match (is_past, is_sorted) {
+            (true, _) => Bounds::PAST_KEYS,
+            (false, true) => Bounds::SORT_KEYS,
+            (false, false) => 1,
+        };
+        bill.keys(keys.max(1) as u64 * each)?;
+        if range.count_only {
+            return Ok(());
+        }
+        bill.bytes(put.iter().sum())?;
+        let without_values = range.keys_only && range.sort_target != SortTarget::Value;
+        for kv in found.iter().take(most) {
+            bill.bytes(if without_values { kv.key.len() } else { size(kv) })?;
+        }
+        Ok(())
     }
 
     fn branch<'a>(&self, txn: &'a Txn) -> (bool, &'a [Op]) {
@@ -257,6 +363,40 @@ impl Model {
         }
         TxnOutcome { succeeded, responses }
     }
+}
+
+/// What a command has cost so far.
+struct Bill {
+    bounds: Bounds,
+    keys: u64,
+    bytes: usize,
+    /// Keys put, and the bytes that each holds then.
+    puts: BTreeMap<Bytes, usize>,
+    /// How many keys were deleted at most.
+    deleted: u64,
+}
+
+impl Bill {
+    fn keys(&mut self, keys: u64) -> Result<(), Refusal> {
+        self.keys += keys;
+        let max = self.bounds.keys_max;
+        if self.keys > max { Err(Refusal::TooManyKeys { max }) } else { Ok(()) }
+    }
+
+    fn bytes(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.bytes += bytes;
+        let max = self.bounds.bytes_max;
+        if self.bytes as u64 > max { Err(Refusal::TooManyBytes { max }) } else { Ok(()) }
+    }
+
+    fn puts_in(&self, first: &[u8], end: &[u8]) -> Vec<usize> {
+        let within = self.puts.iter().filter(|(key, _)| within(key, first, end));
+        within.map(|(_, bytes)| *bytes).collect()
+    }
+}
+
+fn size(kv: &KeyValue) -> usize {
+    kv.key.len() + kv.value.len()
 }
 
 /// The state inside a command.
@@ -385,22 +525,25 @@ fn well_formed_put(put: &Put) -> Result<(), Refusal> {
 }
 
 fn well_formed_txn(txn: &Txn) -> Result<(), Refusal> {
-    well_formed_ops(txn, 0)?;
+    let mut steps_left = STEPS_MAX;
+    well_formed_ops(txn, 0, &mut steps_left)?;
     no_double(&txn.success)?;
     no_double(&txn.failure)?;
     Ok(())
 }
 
-fn well_formed_ops(txn: &Txn, depth: usize) -> Result<(), Refusal> {
-    if depth > DEPTH_MAX {
+fn well_formed_ops(txn: &Txn, depth: usize, steps_left: &mut usize) -> Result<(), Refusal> {
+    let steps = txn.compare.len() + txn.success.len() + txn.failure.len();
+    if depth > DEPTH_MAX || steps > *steps_left {
         return Err(Refusal::TooManyOps);
     }
+    *steps_left -= steps;
     txn.compare.iter().try_for_each(|compare| provided(&compare.key))?;
     txn.success.iter().chain(&txn.failure).try_for_each(|op| match op {
         Op::Range(range) => well_formed_range(range),
         Op::Put(put) => well_formed_put(put),
         Op::DeleteRange(delete) => provided(&delete.key),
-        Op::Txn(txn) => well_formed_ops(txn, depth + 1),
+        Op::Txn(txn) => well_formed_ops(txn, depth + 1, steps_left),
         Op::Empty => Err(Refusal::KeyNotFound),
     })
 }

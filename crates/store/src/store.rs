@@ -1,10 +1,10 @@
 //! The one writer: applies commands, and forgets in small steps what was compacted.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
 
+use crate::account::Bounds;
 use crate::command::{
-    Command, Compact, DeleteRange, KeyValue, LeaseId, Limits, Op, Put, Refusal, Revision, Txn,
+    Command, Compact, DeleteRange, KeyValue, Limits, Op, Put, Refusal, Revision, Txn,
 };
 use crate::log::Log;
 use crate::outcome::{Change, OpOutcome, Outcome, TxnOutcome};
@@ -31,8 +31,14 @@ impl Default for Store {
 impl Store {
     /// An empty store, at revision 1.
     pub fn new() -> Store {
+        Store::with_bounds(Bounds::default())
+    }
+
+    /// An empty store whose commands may cost something else than usual.
+    pub fn with_bounds(bounds: Bounds) -> Store {
         let (tree, log) = (Tree::default(), Log::default());
-        Store { view: View { tree, log, revision: 1, compacted: -1 }, swept: Address::default() }
+        let view = View { tree, log, revision: 1, compacted: -1, bounds };
+        Store { view, swept: Address::default() }
     }
 
     /// The revision of the last change.
@@ -50,14 +56,30 @@ impl Store {
     ///
     /// # Errors
     /// What [`Command::check`] says without a limit on operations, then what depends on the state;
-    /// the same on every member.
+    /// the same on every member. [`Refusal::TooManyKeys`] or [`Refusal::TooManyBytes`] if it costs
+    /// more than one command may, see [`Bounds`].
     pub fn apply(&mut self, command: &Command) -> Result<Outcome, Refusal> {
+        self.carry_out(command, true)
+    }
+
+    /// Carries a command out for which nobody waits here: as [`Store::apply`], but no range is
+    /// evaluated and no previous value copied.
+    ///
+    /// # Errors
+    /// Just those of [`Store::apply`].
+    pub fn apply_unanswered(&mut self, command: &Command) -> Result<(), Refusal> {
+        self.carry_out(command, false).map(drop)
+    }
+
+    /// The outcome is incomplete unless the answer is wanted.
+    fn carry_out(&mut self, command: &Command, is_wanted: bool) -> Result<Outcome, Refusal> {
         command.check(&Limits { txn_ops_max: usize::MAX })?;
         if let Command::Compact(compact) = command {
             return self.compact(compact).map(|()| Outcome::Compact);
         }
-        let path = self.admit(command)?;
-        let mut batch = Batch { revision: self.view.revision + 1, changed: false, store: self };
+        let path = self.view.admit(command)?;
+        let revision = self.view.revision + 1;
+        let mut batch = Batch { revision, changed: false, store: self, is_wanted };
         let outcome = match command {
             Command::Put(put) => Outcome::Put { prev: batch.put(put) },
             Command::DeleteRange(delete) => {
@@ -150,44 +172,6 @@ impl Store {
         self.view.compacted = compact.revision;
         Ok(())
     }
-
-    /// Looks for what refuses a well-formed command, before anything is changed. Returns which
-    /// branch each transaction on the path takes, outermost first.
-    fn admit(&self, command: &Command) -> Result<VecDeque<bool>, Refusal> {
-        let mut path = VecDeque::new();
-        match command {
-            Command::Put(put) => self.admit_put(put)?,
-            Command::Txn(txn) => self.admit_txn(txn, &mut path)?,
-            Command::DeleteRange(_) | Command::Compact(_) => {}
-        }
-        Ok(path)
-    }
-
-    fn admit_txn(&self, txn: &Txn, path: &mut VecDeque<bool>) -> Result<(), Refusal> {
-        let succeeded = txn.compare.iter().all(|compare| self.view.holds(compare));
-        path.push_back(succeeded);
-        for op in if succeeded { &txn.success } else { &txn.failure } {
-            match op {
-                Op::Range(range) => self.view.readable_in_txn(range)?,
-                Op::Put(put) => self.admit_put(put)?,
-                Op::Txn(txn) => self.admit_txn(txn, path)?,
-                Op::DeleteRange(_) | Op::Empty => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn admit_put(&self, put: &Put) -> Result<(), Refusal> {
-        // Leases are looked up here once there are any.
-        if put.lease != LeaseId(0) {
-            return Err(Refusal::LeaseNotFound);
-        }
-        let keeps = put.ignore_value || put.ignore_lease;
-        if keeps && self.view.live_version(&put.key).is_none() {
-            return Err(Refusal::KeyNotFound);
-        }
-        Ok(())
-    }
 }
 
 /// The changes of one command, all at one revision. Nothing in it can fail.
@@ -196,6 +180,8 @@ struct Batch<'a> {
     /// The revision its changes get.
     revision: i64,
     changed: bool,
+    /// Whether somebody waits for the answer.
+    is_wanted: bool,
 }
 
 impl Batch<'_> {
@@ -210,7 +196,7 @@ impl Batch<'_> {
         let before = tree.put(log, &put.key, Newest::new(log.end(), true));
         let before = before.and_then(|newest| log.get(newest.at()));
         let prev = before.filter(|record| !record.is_tombstone());
-        let answer = prev.filter(|_| put.prev_kv).map(|prev| prev.key_value());
+        let answer = prev.filter(|_| put.prev_kv && self.is_wanted).map(|prev| prev.key_value());
         // `check` lets no transaction delete a key and then keep its value. Were one to get here all
         // the same, there is nothing to keep.
         let kept = prev.filter(|_| put.ignore_value).map(|prev| prev.value.to_vec());
@@ -229,26 +215,29 @@ impl Batch<'_> {
     }
 
     fn delete(&mut self, delete: &DeleteRange) -> (i64, Vec<KeyValue>) {
-        let mut found = Vec::new();
+        let mut prevs = Vec::new();
         let span = Span::new(&delete.key, &delete.range_end);
-        self.store.view.scan_live(&span, &mut |record| {
-            found.push(record.key_value());
-            ControlFlow::Continue(())
-        });
-        for kv in &found {
-            self.bury(&kv.key);
+        if delete.prev_kv && self.is_wanted {
+            self.store.view.scan_live(&span, &mut |record| {
+                prevs.push(record.key_value());
+                ControlFlow::Continue(())
+            });
         }
-        let deleted = found.len() as i64;
-        (deleted, if delete.prev_kv { found } else { Vec::new() })
-    }
-
-    fn bury(&mut self, key: &[u8]) {
-        self.changed = true;
         let View { tree, log, .. } = &mut self.store.view;
-        let before = tree.put(log, key, Newest::new(log.end(), false));
-        let before = before.and_then(|newest| log.get(newest.at()));
-        let link = before.map(|before| log.link(&before));
-        log.push(&Draft::tombstone(key, self.revision, link));
+        let revision = self.revision;
+        let mut key = Vec::new();
+        let deleted = tree.delete_live(log, &span, &mut |log, newest| {
+            let at = log.end();
+            key.clear();
+            let link = log.get(newest.at()).map(|before| {
+                key.extend_from_slice(before.key);
+                log.link(&before)
+            });
+            log.push(&Draft::tombstone(&key, revision, link));
+            at
+        });
+        self.changed |= deleted > 0;
+        (deleted as i64, prevs)
     }
 
     /// `path` says which branch is taken, as it was decided before the first change.
@@ -258,6 +247,7 @@ impl Batch<'_> {
         let mut responses = Vec::with_capacity(steps.len());
         for op in steps {
             responses.push(match op {
+                Op::Range(_) if !self.is_wanted => continue,
                 Op::Range(range) => {
                     let result = self.read(range);
                     OpOutcome::Range { revision: Revision(self.current()), result }
@@ -400,7 +390,7 @@ mod tests {
     /// What `check` refuses, carried out all the same.
     fn unchecked(store: &mut Store, ops: Vec<Op>) -> TxnOutcome {
         let revision = store.view.revision + 1;
-        let mut batch = Batch { store, revision, changed: false };
+        let mut batch = Batch { store, revision, changed: false, is_wanted: true };
         let txn = Txn { success: ops, ..Txn::default() };
         let outcome = batch.txn(&txn, &mut [true].into_iter());
         assert!(batch.changed);

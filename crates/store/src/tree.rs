@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use crate::log::Log;
 use crate::record::Address;
+use crate::view::Span;
 
 /// Slots of a leaf. A copied leaf costs little; unit tests use a tiny one to see many levels.
 const LEAF_MAX: usize = if cfg!(test) { 4 } else { 54 };
@@ -151,6 +152,26 @@ impl Tree {
         placed.before
     }
 
+    /// Has a tombstone made for each live key of the span, in order, which becomes its newest
+    /// version. No key is searched for. Returns how many there were.
+    pub(crate) fn delete_live(
+        &mut self,
+        log: &mut Log,
+        span: &Span<'_>,
+        tombstone: &mut dyn FnMut(&mut Log, Newest) -> Address,
+    ) -> u64 {
+        match *span {
+            Span::From(from, to) => self.root.delete_live(log, Some(from), to, tombstone),
+            Span::One(key) => {
+                let live = self.get(log, key).filter(|newest| newest.is_live());
+                let Some(newest) = live else { return 0 };
+                let newest = Newest::new(tombstone(log, newest), false);
+                self.put(log, key, newest);
+                1
+            }
+        }
+    }
+
     /// Takes a key out.
     pub(crate) fn remove(&mut self, log: &Log, key: &[u8]) {
         if self.get(log, key).is_none() {
@@ -266,6 +287,45 @@ impl Node {
             }
         }
         ControlFlow::Continue(())
+    }
+
+    fn delete_live(
+        &mut self,
+        log: &mut Log,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        tombstone: &mut dyn FnMut(&mut Log, Newest) -> Address,
+    ) -> u64 {
+        let mut deleted = 0;
+        match self {
+            Node::Leaf(leaf) => {
+                let start = from.map_or(0, |from| leaf.index_of(log, from));
+                let end = to.map_or(leaf.len, |to| leaf.index_of(log, to));
+                let leaf = Arc::make_mut(leaf);
+                for slot in leaf.slots.get_mut(start..end).unwrap_or_default() {
+                    if slot.newest.is_live() {
+                        slot.newest = Newest::new(tombstone(log, slot.newest), false);
+                        deleted += 1;
+                    }
+                }
+            }
+            Node::Branch(branch) => {
+                let start = from.map_or(0, |from| branch.child_of(from));
+                let end = to.map_or(branch.children.len() - 1, |to| branch.child_of(to));
+                let branch = Arc::make_mut(branch);
+                for at in start..=end {
+                    let child = &mut branch.children[at];
+                    if child.live > 0 {
+                        let from = from.filter(|_| at == start);
+                        let to = to.filter(|_| at == end);
+                        let died = child.node.delete_live(log, from, to, tombstone);
+                        child.live -= died;
+                        deleted += died;
+                    }
+                }
+            }
+        }
+        deleted
     }
 
     fn put(&mut self, log: &Log, key: &[u8], newest: Newest, bounds: Bounds<'_>) -> Placed {

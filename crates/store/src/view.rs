@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 
+use crate::account::Bounds;
 use crate::command::{
     Compare, CompareResult, CompareTarget, KeyValue, LeaseId, Limits, Op, Operand, Range, Refusal,
     Revision, SortOrder, SortTarget, Txn,
@@ -24,6 +25,8 @@ pub struct View {
     pub(crate) revision: i64,
     /// The oldest readable revision; -1 before the first compaction.
     pub(crate) compacted: i64,
+    /// What a command may cost.
+    pub(crate) bounds: Bounds,
 }
 
 /// A range of keys, as requests say it.
@@ -214,19 +217,29 @@ impl View {
             if found.len() < wanted {
                 found.push(record);
             }
+            ControlFlow::Continue(())
         });
         (found, count)
     }
 
-    /// Shows each key that existed at a revision, as it was, in order.
-    fn scan_past<'a>(&'a self, span: &Span<'_>, revision: i64, visit: &mut dyn FnMut(Record<'a>)) {
-        let bound = self.log.find(revision + 1);
+    /// Shows each key that existed at a revision, as it was, in order until `visit` breaks.
+    pub(crate) fn scan_past<'a>(
+        &'a self,
+        span: &Span<'_>,
+        revision: i64,
+        visit: &mut dyn FnMut(Record<'a>) -> ControlFlow<()>,
+    ) {
+        let bound = self.log.find(revision.saturating_add(1));
         let mut show = |newest: Newest| {
-            let then = self.log.version_before(newest.at(), bound);
-            if let Some(record) = then.filter(|record| !record.is_tombstone()) {
-                visit(record);
+            // Gone by then: the log need not be asked. There may be many that wait for a sweep.
+            if !newest.is_live() && newest.at() < bound {
+                return ControlFlow::Continue(());
             }
-            ControlFlow::Continue(())
+            let then = self.log.version_before(newest.at(), bound);
+            match then.filter(|record| !record.is_tombstone()) {
+                Some(record) => visit(record),
+                None => ControlFlow::Continue(()),
+            }
         };
         match *span {
             Span::One(key) => {
@@ -278,7 +291,7 @@ fn answer(record: &Record<'_>, range: &Range) -> KeyValue {
 }
 
 /// Whether a comparison is true of a key, or of the absence of any.
-fn holds_for<'a>(compare: &Compare, record: Option<&Record<'a>>) -> bool {
+pub(crate) fn holds_for<'a>(compare: &Compare, record: Option<&Record<'a>>) -> bool {
     let number = |stored: fn(&Record<'a>) -> i64, given: Option<i64>| {
         record.map_or(0, stored).cmp(&given.unwrap_or(0))
     };
