@@ -82,18 +82,18 @@ impl View {
         compare: &Compare,
         account: &mut Account<'_>,
     ) -> Result<bool, Refusal> {
-        account.keys(1)?;
+        account.keys(Bounds::STEP_KEYS)?;
         let mut outcome = Ok(());
-        let (mut first, mut all) = (true, true);
+        let (mut any, mut all) = (false, true);
         let span = Span::new(&compare.key, &compare.range_end);
         self.scan_live(&span, &mut |record| {
-            let keys = u64::from(!std::mem::take(&mut first));
-            outcome = account.keys(keys).and_then(|()| account.bytes(compared(compare, &record)));
+            any = true;
+            outcome = account.keys(1).and_then(|()| account.bytes(compared(compare, &record)));
             all = outcome.is_ok() && holds_for(compare, Some(&record));
             if all { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         outcome?;
-        Ok(if first { holds_for(compare, None) } else { all })
+        Ok(if any { all } else { holds_for(compare, None) })
     }
 
     /// What was there before, if that is to be kept.
@@ -112,9 +112,9 @@ impl View {
 
     fn admit_put_of_txn<'a>(&self, put: &'a Put, account: &mut Account<'a>) -> Result<(), Refusal> {
         let kept = self.admit_put(put)?;
-        account.keys(Bounds::PUT_KEYS)?;
+        account.keys(Bounds::STEP_KEYS)?;
         let kept = kept.filter(|_| put.ignore_value).map_or(0, |kept| kept.value.len() as u64);
-        account.bytes(kept)?;
+        account.bytes(kept.saturating_mul(Bounds::KEPT_BYTES))?;
         if put.prev_kv {
             let prev = self.live_version(&put.key);
             account.bytes(prev.map_or(0, |prev| prev.payload_len()))?;
@@ -127,7 +127,8 @@ impl View {
         let span = Span::new(&delete.key, &delete.range_end);
         let (puts, put_bytes) = account.puts_in(&span, u64::MAX);
         let keys = self.live_in(&span).saturating_add(puts);
-        account.keys(keys.max(1).saturating_mul(Bounds::DELETE_KEYS))?;
+        let each = if delete.prev_kv { Bounds::DELETE_PREV_KEYS } else { 1 };
+        account.keys(Bounds::STEP_KEYS.saturating_add(keys.saturating_mul(each)))?;
         account.delete(keys);
         if delete.prev_kv {
             account.bytes(put_bytes)?;
@@ -141,28 +142,28 @@ impl View {
         self.readable_in_txn(range)?;
         let span = Span::new(&range.key, &range.range_end);
         let is_past = range.revision > 0;
-        let sorts = range.sort_order != SortOrder::None || range.sort_target != SortTarget::Key;
         let is_cut = !is_past && range.sort_order == SortOrder::None && !has_filters(range);
         let limit = u64::try_from(range.limit).ok().filter(|&limit| limit > 0);
         // The keys that were deleted before may have been the first ones.
         let most = limit
             .filter(|_| is_cut)
             .map_or(u64::MAX, |limit| limit.saturating_add(1).saturating_add(account.deleted()));
+        account.keys(Bounds::STEP_KEYS)?;
         if range.count_only && !is_past {
-            return account.keys(1);
+            return Ok(());
         }
         let (puts, put_bytes) = match is_past {
             false => account.puts_in(&span, most),
-            true => (account.all_puts() + self.deleted_since(range.revision), 0),
+            true => (account.all_puts(), 0),
         };
-        let keys = match span {
-            Span::One(_) => 1,
-            Span::From(..) => self.live_in(&span).saturating_add(puts).min(most).max(1),
-        };
-        let each = match (is_past, sorts) {
-            (true, _) => Bounds::PAST_KEYS,
-            (false, true) => Bounds::SORT_KEYS,
-            (false, false) => 1,
+        let (keys, each) = match span {
+            Span::One(_) if is_past => (1, Bounds::PAST_KEYS),
+            Span::From(..) if is_past => {
+                let keys = self.live_in(&span) + puts + self.deleted_since(range.revision);
+                (keys, Bounds::PAST_KEYS)
+            }
+            Span::One(_) => (1, Bounds::RANGE_KEYS),
+            Span::From(..) => ((self.live_in(&span) + puts).min(most), Bounds::RANGE_KEYS),
         };
         account.keys(keys.saturating_mul(each))?;
         if range.count_only {

@@ -1,5 +1,7 @@
 //! Records that were made one after the other, packed into one piece of memory.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::record::{Address, Draft};
@@ -20,15 +22,27 @@ pub(crate) struct Tail {
     kept: u64,
 }
 
-/// A full block. Its records never change; they only go, one by one.
+/// A full block. Its records never change; they only go, one by one. What says where they end is
+/// beside what says where they are, for it is needed first; so there are two sizes.
 #[derive(Clone, Debug)]
-pub(crate) struct Block {
-    /// The records that are held; then where each of them ends but the last, two bytes each.
+pub(crate) enum Block {
+    Many(Arc<Packed<{ RECORDS_MAX - 1 }>>),
+    Few(Arc<Packed<FEW>>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Packed<const ENDS: usize> {
+    head: Head,
+    /// Where each record ends but the last, which ends them all. So these are small.
+    ends: [u16; ENDS],
+}
+
+#[derive(Clone, Debug)]
+struct Head {
+    /// The records that are held.
     bytes: Bytes,
     /// How many records there were at first.
     records: u32,
-    /// How many are held.
-    held_records: u32,
     /// Bit i is set while record i is among the bytes.
     held: u64,
     /// Bit i is set until no read can come to record i.
@@ -37,8 +51,8 @@ pub(crate) struct Block {
     deletions: u64,
 }
 
-/// Bytes that say where a record ends: what stands before the last record is small.
-const END_BYTES: usize = size_of::<u16>();
+/// Ends of a block that lost most of its records.
+const FEW: usize = if cfg!(test) { 1 } else { 8 };
 
 impl Default for Tail {
     fn default() -> Tail {
@@ -68,6 +82,9 @@ impl Tail {
 
     pub(crate) fn push(&mut self, at: Address, draft: &Draft<'_>) {
         let start = self.bytes.len();
+        if draft.value.len() > BYTES_MAX {
+            self.bytes.reserve_exact(draft.len_max());
+        }
         draft.write(at, &mut self.bytes);
         self.largest = self.largest.max(self.bytes.len() - start);
         self.kept |= bit(self.ends.len());
@@ -75,8 +92,7 @@ impl Tail {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        let ends = self.ends.len() * END_BYTES;
-        self.ends.len() == RECORDS_MAX || self.bytes.len() + ends + self.largest > BYTES_MAX
+        self.ends.len() == RECORDS_MAX || self.bytes.len() + self.largest > BYTES_MAX
     }
 
     pub(crate) fn is_kept(&self, at: Address) -> bool {
@@ -90,60 +106,55 @@ impl Tail {
     /// The records as a block, and empties the tail for those to come. `deletions` counts those of
     /// the whole log.
     pub(crate) fn seal(&mut self, deletions: u64) -> Block {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        let records = starts.zip(&self.ends).map(|(start, &end)| &self.bytes[start..end]);
-        let empty = Block {
-            bytes: Bytes::new(),
-            records: self.ends.len() as u32,
-            held_records: 0,
-            held: 0,
-            kept: self.kept,
-            deletions,
+        // One record may be large: it is not copied, but what the tail has is given away.
+        let bytes = match self.bytes.len() > BYTES_MAX {
+            true => std::mem::replace(&mut self.bytes, Vec::with_capacity(BYTES_MAX)).into(),
+            false => Bytes::copy_from_slice(&self.bytes),
         };
-        let block = empty.with(self.ends.len(), self.bytes.len(), records.enumerate());
+        let mut ends = [0; RECORDS_MAX];
+        for (end, &at) in ends.iter_mut().zip(&self.ends) {
+            *end = at as u16;
+        }
+        let count = self.ends.len();
+        let held = u64::MAX >> (u64::BITS as usize - count);
+        let head = Head { bytes, records: count as u32, held, kept: self.kept, deletions };
         self.bytes.clear();
-        self.bytes.shrink_to(BYTES_MAX);
         self.ends.clear();
         (self.largest, self.kept) = (0, 0);
-        block
+        Block::new(head, &ends)
     }
 }
 
 impl Block {
-    /// The block with these records, so many with so many bytes, and no others.
-    fn with<'a>(
-        &self,
-        records: usize,
-        len: usize,
-        held: impl Iterator<Item = (usize, &'a [u8])>,
-    ) -> Block {
-        // Just as large as needed: it is kept.
-        let ends_len = records.saturating_sub(1) * END_BYTES;
-        let mut bytes: Vec<u8> = Vec::with_capacity(len + ends_len);
-        let mut ends = [0; RECORDS_MAX * END_BYTES];
-        let mut mask = 0;
-        for ((index, record), end) in held.zip(ends.chunks_exact_mut(END_BYTES)) {
-            bytes.extend_from_slice(record);
-            end.copy_from_slice(&(bytes.len() as u16).to_le_bytes());
-            mask |= bit(index);
+    fn new(head: Head, ends: &[u16; RECORDS_MAX]) -> Block {
+        let is_few = head.held.count_ones() as usize <= FEW + 1;
+        match (ends.first_chunk(), ends.first_chunk()) {
+            (Some(&ends), _) if is_few => Block::Few(Arc::new(Packed { head, ends })),
+            (_, Some(&ends)) => Block::Many(Arc::new(Packed { head, ends })),
+            _ => unreachable!("neither has more ends than a block has records"),
         }
-        bytes.extend_from_slice(&ends[..ends_len]);
-        Block { bytes: bytes.into(), held: mask, held_records: records as u32, ..*self }
+    }
+
+    fn head(&self) -> &Head {
+        match self {
+            Block::Many(packed) => &packed.head,
+            Block::Few(packed) => &packed.head,
+        }
     }
 
     /// How many records there were at first.
     pub(crate) fn records(&self) -> u64 {
-        u64::from(self.records)
+        u64::from(self.head().records)
     }
 
     /// How many deletions there were in the log up to the end of the block.
     pub(crate) fn deletions(&self) -> u64 {
-        self.deletions
+        self.head().deletions
     }
 
     /// All the bytes that [`Block::bytes_of`] gives parts of, to be shared.
     pub(crate) fn bytes(&self) -> &Bytes {
-        &self.bytes
+        &self.head().bytes
     }
 
     pub(crate) fn bytes_of(&self, at: Address) -> Option<&[u8]> {
@@ -151,57 +162,63 @@ impl Block {
     }
 
     fn nth_bytes(&self, index: usize) -> Option<&[u8]> {
-        if self.held & bit(index) == 0 {
+        let (head, ends) = match self {
+            Block::Many(packed) => (&packed.head, &packed.ends[..]),
+            Block::Few(packed) => (&packed.head, &packed.ends[..]),
+        };
+        if head.held & bit(index) == 0 {
             return None;
         }
-        let nth = (self.held & (bit(index) - 1)).count_ones() as usize;
-        let start = nth.checked_sub(1).map_or(0, |before| self.end_of(before));
-        Some(&self.bytes[start..self.end_of(nth)])
-    }
-
-    /// Where a record that is held ends.
-    fn end_of(&self, nth: usize) -> usize {
-        let ends_len = (self.held_records as usize).saturating_sub(1) * END_BYTES;
-        let (records, ends) = self.bytes.split_at(self.bytes.len() - ends_len);
-        match ends.get(nth * END_BYTES..).and_then(|ends| ends.first_chunk()) {
-            Some(&end) => usize::from(u16::from_le_bytes(end)),
-            None => records.len(),
-        }
+        let nth = (head.held & (bit(index) - 1)).count_ones() as usize;
+        let start = nth.checked_sub(1).map_or(0, |before| usize::from(ends[before]));
+        let is_last = head.held >> index == 1;
+        let end = if is_last { head.bytes.len() } else { usize::from(ends[nth]) };
+        Some(&head.bytes[start..end])
     }
 
     pub(crate) fn is_kept(&self, at: Address) -> bool {
-        self.kept & bit(at.index()) != 0
+        self.head().kept & bit(at.index()) != 0
     }
 
     /// The records that no read comes to.
     pub(crate) fn forgotten(&self) -> u64 {
-        !self.kept
+        !self.head().kept
     }
 
     pub(crate) fn forget(&mut self, at: Address) {
-        self.kept &= !bit(at.index());
+        let head = match self {
+            Block::Many(packed) => &mut Arc::make_mut(packed).head,
+            Block::Few(packed) => &mut Arc::make_mut(packed).head,
+        };
+        head.kept &= !bit(at.index());
     }
 
     /// Whether nothing is left.
     pub(crate) fn is_empty(&self) -> bool {
-        self.held == 0
+        self.head().held == 0
     }
 
     /// The block without the records that are gone, once half of its memory is theirs: so what is
     /// copied is never more than what is given back.
     pub(crate) fn without(&self, gone: u64) -> Option<Block> {
+        let head = self.head();
         let held = |mask: u64| {
-            let indices = (0..self.records as usize).filter(move |&index| mask & bit(index) != 0);
+            let indices = (0..head.records as usize).filter(move |&index| mask & bit(index) != 0);
             indices.filter_map(|index| Some((index, self.nth_bytes(index)?)))
         };
-        let len = |mask: u64| held(mask).map(|(_, record)| record.len()).sum::<usize>();
-        let dead = len(gone);
-        if dead == 0 {
+        let dead: usize = held(gone).map(|(_, record)| record.len()).sum();
+        let left = head.bytes.len() - dead;
+        if dead == 0 || dead < left {
             return None;
         }
-        let left = len(!gone);
-        let records = (self.held & !gone).count_ones() as usize;
-        (dead >= left).then(|| self.with(records, left, held(!gone)))
+        let mut bytes: Vec<u8> = Vec::with_capacity(left);
+        let mut ends = [0; RECORDS_MAX];
+        for ((_, record), end) in held(!gone).zip(&mut ends) {
+            bytes.extend_from_slice(record);
+            *end = bytes.len() as u16;
+        }
+        let head = Head { bytes: bytes.into(), held: head.held & !gone, ..*head };
+        Some(Block::new(head, &ends))
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Log {
 #[derive(Clone, Debug)]
 enum Page {
     Pages([Option<Arc<Page>>; PAGE]),
-    Blocks([Option<Arc<Block>>; PAGE]),
+    Blocks([Option<Block>; PAGE]),
 }
 
 impl Address {
@@ -90,6 +90,12 @@ impl Log {
     /// The key of a record that is still held.
     pub(crate) fn key(&self, at: Address) -> Option<&[u8]> {
         self.bytes_of(at).map(|(bytes, _)| record::key(bytes))
+    }
+
+    /// Has the processor load the beginnings of records, all at once.
+    pub(crate) fn touch(&self, records: impl Iterator<Item = Address>) {
+        let beginnings = records.filter_map(|at| self.bytes_of(at)?.0.first());
+        std::hint::black_box(beginnings.fold(0, |all, byte| all ^ byte));
     }
 
     fn bytes_of(&self, at: Address) -> Option<(&[u8], Option<&Bytes>)> {
@@ -258,7 +264,7 @@ impl Log {
             }
         }
         match page {
-            Page::Blocks(blocks) => blocks[child(number, 0)].as_deref(),
+            Page::Blocks(blocks) => blocks[child(number, 0)].as_ref(),
             Page::Pages(_) => None,
         }
     }
@@ -285,7 +291,7 @@ fn set(page: &mut Option<Arc<Page>>, level: u32, number: u64, block: Option<Bloc
     };
     let is_empty = match Arc::make_mut(page.get_or_insert_with(empty)) {
         Page::Blocks(blocks) => {
-            blocks[at] = block.map(Arc::new);
+            blocks[at] = block;
             blocks.iter().all(Option::is_none)
         }
         Page::Pages(pages) => {

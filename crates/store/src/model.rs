@@ -232,9 +232,9 @@ impl Model {
             let found = find(self.now(), &compare.key, &compare.range_end);
             let decided = found.iter().position(|kv| !holds_for(kv, compare));
             let looked_at = &found[..decided.map_or(found.len(), |at| at + 1)];
-            bill.keys(1)?;
-            for (nth, kv) in looked_at.iter().enumerate() {
-                bill.keys(u64::from(nth > 0))?;
+            bill.keys(Bounds::STEP_KEYS)?;
+            for kv in looked_at {
+                bill.keys(1)?;
                 if let (CompareTarget::Value, Operand::Value(given)) =
                     (compare.target, &compare.operand)
                 {
@@ -252,10 +252,10 @@ impl Model {
             }
             Op::Put(put) => {
                 self.can_put(put)?;
-                bill.keys(Bounds::PUT_KEYS)?;
+                bill.keys(Bounds::STEP_KEYS)?;
                 let prev = self.now().get(&put.key);
                 let kept = prev.filter(|_| put.ignore_value).map_or(0, |kv| kv.value.len());
-                bill.bytes(kept)?;
+                bill.bytes(kept * Bounds::KEPT_BYTES as usize)?;
                 bill.bytes(prev.filter(|_| put.prev_kv).map_or(0, |kv| size(kv)))?;
                 bill.puts.insert(put.key.clone(), put.key.len() + put.value.len() + kept);
                 Ok(())
@@ -274,7 +274,8 @@ impl Model {
         let found = find(self.now(), &delete.key, &delete.range_end);
         let put: Vec<usize> = bill.puts_in(&delete.key, &delete.range_end);
         let keys = (found.len() + put.len()) as u64;
-        bill.keys(keys.max(1) * Bounds::DELETE_KEYS)?;
+        let each = if delete.prev_kv { Bounds::DELETE_PREV_KEYS } else { 1 };
+        bill.keys(Bounds::STEP_KEYS + keys * each)?;
         bill.deleted += keys;
         if delete.prev_kv {
             bill.bytes(put.iter().sum::<usize>() + found.iter().map(size).sum::<usize>())?;
@@ -285,8 +286,9 @@ impl Model {
     /// What a range may cost at most, whatever the transaction changes before it.
     fn can_afford(&self, range: &Range, bill: &mut Bill) -> Result<(), Refusal> {
         let is_past = range.revision > 0;
+        bill.keys(Bounds::STEP_KEYS)?;
         if range.count_only && !is_past {
-            return bill.keys(1);
+            return Ok(());
         }
         let filters = [
             range.min_mod_revision,
@@ -294,7 +296,6 @@ impl Model {
             range.min_create_revision,
             range.max_create_revision,
         ];
-        let is_sorted = range.sort_order != SortOrder::None || range.sort_target != SortTarget::Key;
         let mut most = usize::MAX;
         if !is_past && range.sort_order == SortOrder::None && filters == [0; 4] && range.limit > 0 {
             most = (range.limit as usize).saturating_add(1).saturating_add(bill.deleted as usize);
@@ -315,12 +316,7 @@ impl Model {
         if range.range_end.is_empty() {
             keys = 1;
         }
-        let each = match (is_past, is_sorted) {
-            (true, _) => Bounds::PAST_KEYS,
-            (false, true) => Bounds::SORT_KEYS,
-            (false, false) => 1,
-        };
-        bill.keys(keys.max(1) as u64 * each)?;
+        bill.keys(keys as u64 * if is_past { Bounds::PAST_KEYS } else { Bounds::RANGE_KEYS })?;
         if range.count_only {
             return Ok(());
         }

@@ -59,6 +59,13 @@ impl<'a> Draft<'a> {
         Draft { key, value: &[], mod_revision, version, create_revision, lease, link }
     }
 
+    /// As many bytes as the record may have.
+    pub(crate) fn len_max(&self) -> usize {
+        const NUMBERS: usize = 8;
+        const NUMBER_BYTES_MAX: usize = 10;
+        self.key.len() + self.value.len() + NUMBERS * NUMBER_BYTES_MAX
+    }
+
     /// Appends the record that will have this address.
     pub(crate) fn write(&self, at: Address, block: &mut Vec<u8>) {
         write(block, self.key.len() as u64);
@@ -121,18 +128,22 @@ impl<'a> Record<'a> {
         (self.key.len() + self.value.len()) as u64
     }
 
-    /// The record as it is answered, sharing its block if that is full.
-    pub(crate) fn key_value(&self) -> KeyValue {
-        let lend = |part: &[u8]| match self.home {
+    /// A part of the record, sharing its block if that is full.
+    pub(crate) fn lend(&self, part: &[u8]) -> Bytes {
+        match self.home {
             Some(block) => block.slice_ref(part),
             None => Bytes::copy_from_slice(part),
-        };
+        }
+    }
+
+    /// The record as it is answered, sharing its block if that is full.
+    pub(crate) fn key_value(&self) -> KeyValue {
         KeyValue {
-            key: lend(self.key),
+            key: self.lend(self.key),
             create_revision: Revision(self.create_revision),
             mod_revision: Revision(self.mod_revision),
             version: self.version,
-            value: lend(self.value),
+            value: self.lend(self.value),
             lease: LeaseId(self.lease),
         }
     }

@@ -199,7 +199,7 @@ impl Batch<'_> {
         let answer = prev.filter(|_| put.prev_kv && self.is_wanted).map(|prev| prev.key_value());
         // `check` lets no transaction delete a key and then keep its value. Were one to get here all
         // the same, there is nothing to keep.
-        let kept = prev.filter(|_| put.ignore_value).map(|prev| prev.value.to_vec());
+        let kept = prev.filter(|_| put.ignore_value).map(|prev| prev.lend(prev.value));
         let lease = if put.ignore_lease { prev.map_or(0, |prev| prev.lease) } else { put.lease.0 };
         let draft = Draft {
             key: &put.key,

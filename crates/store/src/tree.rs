@@ -22,6 +22,10 @@ const LEAF_MAX: usize = if cfg!(test) { 4 } else { 54 };
 /// Children of a branch: few, because a copy of it counts a reference to each.
 const BRANCH_MAX: usize = if cfg!(test) { 4 } else { 16 };
 
+/// So many records are asked for at once where many are looked at, so that the memory of one is
+/// waited for while that of the others is.
+pub(crate) const AHEAD: usize = 8;
+
 /// Where the newest version of a key is in the log, and whether it is live.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Newest(u64);
@@ -302,8 +306,9 @@ impl Node {
                 let start = from.map_or(0, |from| leaf.index_of(log, from));
                 let end = to.map_or(leaf.len, |to| leaf.index_of(log, to));
                 let leaf = Arc::make_mut(leaf);
-                for slot in leaf.slots.get_mut(start..end).unwrap_or_default() {
-                    if slot.newest.is_live() {
+                for slots in leaf.slots.get_mut(start..end).unwrap_or_default().chunks_mut(AHEAD) {
+                    log.touch(slots.iter().map(|slot| slot.newest.at()));
+                    for slot in slots.iter_mut().filter(|slot| slot.newest.is_live()) {
                         slot.newest = Newest::new(tombstone(log, slot.newest), false);
                         deleted += 1;
                     }

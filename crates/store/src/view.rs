@@ -13,7 +13,7 @@ use crate::command::{
 use crate::log::Log;
 use crate::outcome::{OpOutcome, RangeResult, TxnOutcome};
 use crate::record::Record;
-use crate::tree::{Newest, Tree};
+use crate::tree::{AHEAD, Newest, Tree};
 
 /// The store at one moment. Cheap to take and to clone; later writes, compactions and sweeps do not
 /// change it. It keeps alive what it shows, so keep it no longer than it is read.
@@ -27,6 +27,32 @@ pub struct View {
     pub(crate) compacted: i64,
     /// What a command may cost.
     pub(crate) bounds: Bounds,
+}
+
+/// Keys to be visited.
+#[derive(Default)]
+struct Ahead {
+    keys: [Newest; AHEAD],
+    len: usize,
+}
+
+impl Ahead {
+    /// Adds one; returns whether they are to be visited.
+    fn push(&mut self, newest: Newest) -> bool {
+        self.keys[self.len] = newest;
+        self.len += 1;
+        self.len == AHEAD
+    }
+
+    fn visit<'a>(
+        &mut self,
+        log: &'a Log,
+        visit: &mut dyn FnMut(Record<'a>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let keys = &self.keys[..std::mem::take(&mut self.len)];
+        log.touch(keys.iter().map(|newest| newest.at()));
+        keys.iter().filter_map(|newest| log.get(newest.at())).try_for_each(visit)
+    }
 }
 
 /// A range of keys, as requests say it.
@@ -151,9 +177,27 @@ impl View {
                     let _only_one = visit(record);
                 }
             }
-            Span::From(from, to) => self.tree.scan(&self.log, from, to, true, &mut |newest| {
-                self.log.get(newest.at()).map_or(ControlFlow::Continue(()), &mut *visit)
-            }),
+            Span::From(from, to) => self.scan_live_in_step(from, to, visit),
+        }
+    }
+
+    /// Shows them some at a time; see [`AHEAD`].
+    fn scan_live_in_step<'a>(
+        &'a self,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(Record<'a>) -> ControlFlow<()>,
+    ) {
+        let mut ahead = Ahead::default();
+        let mut flow = ControlFlow::Continue(());
+        self.tree.scan(&self.log, from, to, true, &mut |newest| {
+            if ahead.push(newest) {
+                flow = ahead.visit(&self.log, visit);
+            }
+            flow
+        });
+        if flow.is_continue() {
+            let _last_ones = ahead.visit(&self.log, visit);
         }
     }
 

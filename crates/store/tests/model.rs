@@ -280,7 +280,7 @@ proptest! {
 
     #[test]
     fn what_costs_too_much_is_refused_by_all(
-        program in prop::collection::vec(step(), 1..40), keys_max in 4u64..100, bytes_max in 0u64..12,
+        program in prop::collection::vec(step(), 1..40), keys_max in 8u64..150, bytes_max in 0u64..12,
     ) {
         run(&program, Bounds { keys_max, bytes_max });
     }
