@@ -22,6 +22,9 @@ const LEAF_MAX: usize = if cfg!(test) { 4 } else { 54 };
 /// Children of a branch: few, because a copy of it counts a reference to each.
 const BRANCH_MAX: usize = if cfg!(test) { 4 } else { 16 };
 
+/// Separators longer than this are held no longer than keys that need them.
+const LONG: usize = if cfg!(test) { 4 } else { 64 };
+
 /// So many records are asked for at once where many are looked at, so that the memory of one is
 /// waited for while that of the others is.
 pub(crate) const AHEAD: usize = 8;
@@ -36,6 +39,8 @@ pub(crate) struct Tree {
     root: Node,
     /// How many keys there are, tombstones included.
     keys: u64,
+    /// Bytes of separators, as they are [`counted`].
+    separator_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +102,24 @@ type Split = Option<(Arc<[u8]>, Node)>;
 struct Placed {
     before: Option<Newest>,
     split: Split,
+    /// Bytes of a separator that there was not before, as they are counted.
+    separator_bytes: u64,
+}
+
+/// What happened below when a key was taken out.
+struct Removed {
+    /// Whether too little is left of the node.
+    is_small: bool,
+    /// Bytes of separators that there were not before, as they are counted.
+    separators_made: u64,
+    /// Bytes of those that there were.
+    separators_gone: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    First,
+    Last,
 }
 
 impl Newest {
@@ -115,7 +138,7 @@ impl Newest {
 
 impl Default for Tree {
     fn default() -> Tree {
-        Tree { root: Node::Leaf(Arc::new(Leaf::new(0, &[]))), keys: 0 }
+        Tree { root: Node::Leaf(Arc::new(Leaf::new(0, &[]))), keys: 0, separator_bytes: 0 }
     }
 }
 
@@ -128,6 +151,11 @@ impl Tree {
     /// How many keys there are, those included whose newest version is a tombstone.
     pub(crate) fn keys(&self) -> u64 {
         self.keys
+    }
+
+    /// Bytes of all separators that are long.
+    pub(crate) fn separator_bytes(&self) -> u64 {
+        self.separator_bytes
     }
 
     /// The newest version of a key.
@@ -153,6 +181,7 @@ impl Tree {
             self.root = Node::Branch(Arc::new(Branch::new(bounds, vec![separator], children)));
         }
         self.keys += u64::from(placed.before.is_none());
+        self.separator_bytes += placed.separator_bytes;
         placed.before
     }
 
@@ -178,15 +207,56 @@ impl Tree {
 
     /// Takes a key out.
     pub(crate) fn remove(&mut self, log: &Log, key: &[u8]) {
-        if self.get(log, key).is_none() {
-            return;
-        }
+        let Some(needed) = self.separators_beside(log, key) else { return };
         self.keys -= 1;
-        self.root.remove(log, key, Bounds { lower: None, upper: None });
+        let everything = Bounds { lower: None, upper: None };
+        let removed = self.root.remove(log, key, everything);
+        self.separator_bytes += removed.separators_made;
+        self.separator_bytes -= removed.separators_gone;
         while let Node::Branch(branch) = &self.root
             && let [only] = &branch.children[..]
         {
             self.root = only.node.clone();
+        }
+        for separator in needed.into_iter().flatten() {
+            self.shorten(log, &separator);
+        }
+    }
+
+    /// The long separators that stand just before and just after a key; nothing if it is not there.
+    fn separators_beside(&self, log: &Log, key: &[u8]) -> Option<[Option<Arc<[u8]>>; 2]> {
+        let (mut node, mut before, mut after) = (&self.root, None, None);
+        loop {
+            match node {
+                Node::Leaf(leaf) => {
+                    let at = leaf.search(log, key).ok()?;
+                    let before = before.filter(|_| at == 0);
+                    let after = after.filter(|_| at + 1 == leaf.len);
+                    let long = |separator: &&Separator| counted(&separator.key) > 0;
+                    let beside = |one: Option<&Separator>| {
+                        one.filter(long).map(|separator| separator.key.clone())
+                    };
+                    return Some([beside(before), beside(after)]);
+                }
+                Node::Branch(branch) => {
+                    let at = branch.child_of(key);
+                    before = at.checked_sub(1).map(|at| &branch.separators[at]).or(before);
+                    after = branch.separators.get(at).or(after);
+                    node = &branch.children[at].node;
+                }
+            }
+        }
+    }
+
+    /// Makes a separator no longer than the keys beside it need, if it is still there: one of those
+    /// that needed it has gone.
+    fn shorten(&mut self, log: &Log, separator: &[u8]) {
+        let Some((left, right)) = self.root.parted_by(separator) else { return };
+        let shorter = between(left.last_key(log), right.first_key(log));
+        if shorter.len() < separator.len() {
+            self.separator_bytes += counted(&shorter);
+            self.separator_bytes -= counted(separator);
+            self.root.replace(log, separator, shorter, Bounds { lower: None, upper: None });
         }
     }
 
@@ -340,8 +410,8 @@ impl Node {
         }
     }
 
-    /// Takes out the key, which is there. Returns whether too little is left.
-    fn remove(&mut self, log: &Log, key: &[u8], bounds: Bounds<'_>) -> bool {
+    /// Takes out the key, which is there.
+    fn remove(&mut self, log: &Log, key: &[u8], bounds: Bounds<'_>) -> Removed {
         match self {
             Node::Leaf(leaf) => {
                 let leaf = Arc::make_mut(leaf);
@@ -349,19 +419,88 @@ impl Node {
                     leaf.slots.copy_within(at + 1..leaf.len, at);
                     leaf.len -= 1;
                 }
-                leaf.len <= LEAF_MAX / 4
+                let is_small = leaf.len <= LEAF_MAX / 4;
+                Removed { is_small, separators_made: 0, separators_gone: 0 }
             }
             Node::Branch(branch) => {
                 let branch = Arc::make_mut(branch);
                 let at = branch.child_of(key);
                 let child = &mut branch.children[at];
                 let within = bounds.of_child(&branch.separators, at);
-                let is_small = child.node.remove(log, key, within);
+                let mut removed = child.node.remove(log, key, within);
                 child.live = child.node.live();
-                if is_small {
-                    branch.join(log, at.max(1), bounds);
+                if removed.is_small {
+                    branch.join(log, at.max(1), bounds, &mut removed);
                 }
-                branch.children.len() <= BRANCH_MAX / 4
+                removed.is_small = branch.children.len() <= BRANCH_MAX / 4;
+                removed
+            }
+        }
+    }
+
+    /// The nodes on both sides of a separator, if it is below this node.
+    fn parted_by(&self, separator: &[u8]) -> Option<(&Node, &Node)> {
+        let Node::Branch(branch) = self else { return None };
+        let at = branch.child_of(separator);
+        match at.checked_sub(1) {
+            Some(left) if *branch.separators[left].key == *separator => {
+                Some((&branch.children[left].node, &branch.children[at].node))
+            }
+            _ => branch.children[at].node.parted_by(separator),
+        }
+    }
+
+    fn first_key<'a>(&self, log: &'a Log) -> &'a [u8] {
+        match self {
+            Node::Leaf(leaf) => key_of(log, &leaf.slots[0]),
+            Node::Branch(branch) => branch.children[0].node.first_key(log),
+        }
+    }
+
+    fn last_key<'a>(&self, log: &'a Log) -> &'a [u8] {
+        match self {
+            Node::Leaf(leaf) => key_of(log, &leaf.slots[leaf.len - 1]),
+            Node::Branch(branch) => branch.children[branch.children.len() - 1].node.last_key(log),
+        }
+    }
+
+    /// Puts another separator in the place of one that is below this node.
+    fn replace(&mut self, log: &Log, old: &[u8], new: Arc<[u8]>, bounds: Bounds<'_>) {
+        let Node::Branch(branch) = self else { return };
+        let branch = Arc::make_mut(branch);
+        let at = branch.child_of(old);
+        if at == 0 || *branch.separators[at - 1].key != *old {
+            let within = bounds.of_child(&branch.separators, at);
+            return branch.children[at].node.replace(log, old, new, within);
+        }
+        let mut keys = branch.keys();
+        keys[at - 1] = new;
+        *branch = Branch::new(bounds, keys, std::mem::take(&mut branch.children));
+        for (child, side) in [(at - 1, Side::Last), (at, Side::First)] {
+            let within = bounds.of_child(&branch.separators, child);
+            branch.children[child].node.fit_to(log, within, side);
+        }
+    }
+
+    /// Has the heads fit bounds that changed on one side.
+    fn fit_to(&mut self, log: &Log, bounds: Bounds<'_>, side: Side) {
+        match self {
+            Node::Leaf(leaf) if leaf.shared != bounds.shared() => {
+                *leaf = Arc::new(Leaf::within(log, bounds, None, leaf.slots()));
+            }
+            Node::Leaf(_) => {}
+            Node::Branch(branch) => {
+                let branch = Arc::make_mut(branch);
+                if branch.shared != bounds.shared() {
+                    let keys = branch.keys();
+                    *branch = Branch::new(bounds, keys, std::mem::take(&mut branch.children));
+                }
+                let child = match side {
+                    Side::First => 0,
+                    Side::Last => branch.children.len() - 1,
+                };
+                let within = bounds.of_child(&branch.separators, child);
+                branch.children[child].node.fit_to(log, within, side);
             }
         }
     }
@@ -448,13 +587,13 @@ impl Leaf {
         let at = match self.search(log, key) {
             Ok(at) => {
                 let before = std::mem::replace(&mut self.slots[at].newest, newest);
-                return Placed { before: Some(before), split: None };
+                return Placed { before: Some(before), split: None, separator_bytes: 0 };
             }
             Err(at) => at,
         };
         if self.len < LEAF_MAX {
             self.insert(at, key, newest);
-            return Placed { before: None, split: None };
+            return Placed { before: None, split: None, separator_bytes: 0 };
         }
         // Keys are often written in order: leave a full leaf behind, not two halves.
         let middle = if at == LEAF_MAX { LEAF_MAX } else { LEAF_MAX / 2 };
@@ -465,7 +604,9 @@ impl Leaf {
         *self = Leaf::within(log, left, Some(self.shared), &self.slots[..middle]);
         let leaf = if key < &separator[..] { &mut *self } else { &mut upper };
         leaf.insert(leaf.index_of(log, key), key, newest);
-        Placed { before: None, split: Some((separator, Node::Leaf(Arc::new(upper)))) }
+        let separator_bytes = counted(&separator);
+        let split = Some((separator, Node::Leaf(Arc::new(upper))));
+        Placed { before: None, split, separator_bytes }
     }
 
     fn insert(&mut self, at: usize, key: &[u8], newest: Newest) {
@@ -496,11 +637,12 @@ impl Branch {
         let at = self.child_of(key);
         let child = &mut self.children[at];
         let within = bounds.of_child(&self.separators, at);
-        let Placed { before, split } = child.node.put(log, key, newest, within);
+        let placed = child.node.put(log, key, newest, within);
+        let Placed { before, split, separator_bytes } = placed;
         let Some((separator, right)) = split else {
             child.live += u64::from(newest.is_live());
             child.live -= u64::from(before.is_some_and(Newest::is_live));
-            return Placed { before, split: None };
+            return Placed { before, split: None, separator_bytes };
         };
         child.live = child.node.live();
         self.children.insert(at + 1, Child::of(right));
@@ -512,7 +654,7 @@ impl Branch {
         let middle = if at_end { children.len() - 2 } else { children.len() / 2 };
         let (branch, split) = Branch::fit(bounds, keys, children, middle);
         *self = branch;
-        Placed { before, split }
+        Placed { before, split, separator_bytes }
     }
 
     /// One branch, or if that would be too large two, divided at `middle`.
@@ -537,7 +679,7 @@ impl Branch {
     }
 
     /// Joins child `at` with the one before; both stay, of equal size, if one cannot hold all.
-    fn join(&mut self, log: &Log, at: usize, bounds: Bounds<'_>) {
+    fn join(&mut self, log: &Log, at: usize, bounds: Bounds<'_>, removed: &mut Removed) {
         let (mut keys, mut children) = (self.keys(), std::mem::take(&mut self.children));
         let between = keys.remove(at - 1);
         let (right, left) = (children.remove(at).node, children.remove(at - 1).node);
@@ -545,9 +687,13 @@ impl Branch {
             lower: at.checked_sub(2).map_or(bounds.lower, |before| Some(&*keys[before])),
             upper: keys.get(at - 1).map_or(bounds.upper, |next| Some(&**next)),
         };
+        let are_leaves = matches!(left, Node::Leaf(_));
+        // Between branches it goes down, and another one up.
+        removed.separators_gone += if are_leaves { counted(&between) } else { 0 };
         let (left, split) = left.joined(log, between, right, within);
         children.insert(at - 1, Child::of(left));
         if let Some((separator, right)) = split {
+            removed.separators_made += if are_leaves { counted(&separator) } else { 0 };
             keys.insert(at - 1, separator);
             children.insert(at, Child::of(right));
         }
@@ -576,6 +722,11 @@ fn key_of<'a>(log: &'a Log, slot: &Slot) -> &'a [u8] {
 /// How many bytes two keys share at their beginning.
 fn common(left: &[u8], right: &[u8]) -> usize {
     left.iter().zip(right).take_while(|(a, b)| a == b).count()
+}
+
+/// The bytes of a separator, if it is long: short ones are part of what any key costs.
+fn counted(separator: &[u8]) -> u64 {
+    if separator.len() > LONG { separator.len() as u64 } else { 0 }
 }
 
 /// Something short that stands between two neighbours: after `left`, not after `right`.
@@ -646,6 +797,7 @@ mod tests {
 
     fn same(tree: &Tree, log: &Log, dumb: &Dumb, keys: &[Vec<u8>]) {
         check(&tree.root, log, Bounds { lower: None, upper: None }, true);
+        well_separated(tree, log);
         let live = dumb.values().filter(|newest| newest.is_live());
         assert_eq!(tree.live(), live.clone().count() as u64);
         assert_eq!(tree.keys(), dumb.len() as u64);
@@ -659,6 +811,66 @@ mod tests {
             let live: Vec<_> = within.into_iter().filter(|newest| newest.is_live()).collect();
             assert_eq!(scan(tree, log, &from, Some(&to), true), live);
             assert_eq!(tree.count_live(log, &from, Some(&to)), live.len() as u64);
+        }
+    }
+
+    /// Bytes of all separators, and of those that count.
+    fn separator_bytes(node: &Node) -> (u64, u64) {
+        let Node::Branch(branch) = node else { return (0, 0) };
+        let own = branch.separators.iter().map(|separator| &separator.key);
+        let own = own.map(|key| (key.len() as u64, counted(key)));
+        let below = branch.children.iter().map(|child| separator_bytes(&child.node));
+        own.chain(below).fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1))
+    }
+
+    /// Between two keys is no more than they need, now.
+    fn well_separated(tree: &Tree, log: &Log) {
+        let (all, counted) = separator_bytes(&tree.root);
+        assert_eq!(tree.separator_bytes(), counted);
+        let keys = scan(tree, log, &[], None, false);
+        let keys = keys.iter().filter_map(|newest| log.key(newest.at()));
+        let most: u64 = keys.map(|key| key.len().max(LONG) as u64).sum();
+        assert!(all <= most, "{all} bytes of separators, {most} of keys");
+    }
+
+    #[test]
+    fn separators_do_not_outlive_the_keys_that_needed_them() {
+        let (mut tree, mut log) = (Tree::default(), Log::default());
+        let mut put = |tree: &mut Tree, key: &[u8]| {
+            let newest = Newest::new(log.end(), true);
+            tree.put(&log, key, newest);
+            let (value, link) = (b"".as_slice(), None);
+            let (mod_revision, version, create_revision, lease) = (1, 1, 1, 0);
+            log.push(&Draft { key, value, mod_revision, version, create_revision, lease, link });
+        };
+        // Six and six are alike but for their ends, and short keys stand between those groups.
+        let short = |n: u32| format!("{n:04}").into_bytes();
+        let alike = |n| {
+            let ends = ["a", "b", "c", "d", "e", "f"];
+            ends.map(|end| [&short(n)[..], &[b'-'; 10_000], end.as_bytes()].concat())
+        };
+        for n in (0..3000).map(|n| n * 7 % 3000) {
+            put(&mut tree, &short(n));
+            for key in alike(n).iter().filter(|_| n % 60 == 0) {
+                put(&mut tree, key);
+            }
+        }
+        assert!(separator_bytes(&tree.root).0 > 300_000);
+        let before = tree.clone();
+        let mut left = 300;
+        for key in (0..3000).step_by(60).flat_map(alike) {
+            tree.remove(&log, &key);
+            left -= 1;
+            let (all, counted) = separator_bytes(&tree.root);
+            assert_eq!(tree.separator_bytes(), counted);
+            assert!(all < 20_000 + left * 10_005, "{all} bytes with {left} long keys");
+        }
+        assert!(separator_bytes(&tree.root).0 < 20_000);
+        check(&tree.root, &log, Bounds { lower: None, upper: None }, true);
+        check(&before.root, &log, Bounds { lower: None, upper: None }, true);
+        for n in 0..3000 {
+            assert!(tree.get(&log, &short(n)).is_some());
+            assert_eq!(before.get(&log, &alike(n)[1]).is_some(), n % 60 == 0);
         }
     }
 

@@ -89,10 +89,11 @@ impl View {
         self.tree.live()
     }
 
-    /// Bytes of keys and values of all versions held, those of history included. The one figure
-    /// that depends on how far the store has been swept.
+    /// Bytes of keys and values of all versions held, those of history included, and of what the
+    /// index holds of long keys besides. The one figure that depends on how far the store has been
+    /// swept, and when.
     pub fn bytes(&self) -> u64 {
-        self.log.bytes()
+        self.log.bytes() + self.tree.separator_bytes()
     }
 
     /// Reads a range. Costs O(log n + answer) at the view's revision, count included; at an
