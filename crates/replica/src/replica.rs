@@ -87,9 +87,6 @@ struct Transfer {
 /// refuses, or a broken connection loses, is not sent again by the hundred megabytes.
 const FORWARDED_BYTES_MAX: usize = 16 << 20;
 
-/// Versions removed in one round after a compaction: a fraction of a millisecond.
-const SWEEP_VERSIONS_MAX: usize = 512;
-
 /// Entries and bytes of entries applied in one round; beyond, the next round goes on. Small enough that
 /// a driver that counts its time is asked often, large enough that busy rounds are not cut.
 const APPLY_ENTRIES_MAX: usize = 256;
@@ -486,7 +483,7 @@ impl Replica {
     /// Removes a little of what was compacted.
     fn sweep(&mut self, outbox: &mut Outbox) {
         if self.sweeping {
-            self.sweeping = self.store.sweep(SWEEP_VERSIONS_MAX);
+            self.sweeping = self.store.sweep(store::SWEEP_BYTES);
         }
         if !self.sweeping {
             for (request, reply) in std::mem::take(&mut self.swept_for) {

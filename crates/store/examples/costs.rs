@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 
 use mimalloc::MiMalloc;
 use stats_alloc::{Region, StatsAlloc};
-use store::{Command, Compact, Put, Range, Store, View};
+use store::{Command, Compact, DeleteRange, Put, Range, SWEEP_BYTES, Store, View};
 
 #[global_allocator]
 static ALLOCATOR: StatsAlloc<MiMalloc> = StatsAlloc::new(MiMalloc);
@@ -51,19 +51,43 @@ fn costs(keys: u64) -> Done {
         puts(&mut store, (0..times).map(|n| key(scattered(n * 7 + n / keys, keys))))
     })?;
     reads(&store.view(), keys)?;
-    let revision = store.revision().0;
-    measured("compact", 1, || store.apply(&Command::Compact(Compact { revision })).map(|_| ()))?;
-    measured("sweep, a change", keys + times, || {
-        let mut view = store.view();
-        while store.sweep(1000) {
-            view = store.view();
-        }
-        black_box(view);
-        Ok(())
-    })?;
+    compact(&mut store, "sweep, a change", keys + times)?;
     measured("put, after the sweep", times, || {
         puts(&mut store, (0..times).map(|n| key(scattered(n * 3 + n / keys, keys))))
-    })
+    })?;
+    measured("delete, a range of 10,000", keys, || {
+        (0..keys).step_by(10_000).try_for_each(|n| {
+            let (key, range_end) = (key(n), key(n + 10_000));
+            let delete = DeleteRange { key, range_end, prev_kv: false };
+            store.apply_unanswered(&Command::DeleteRange(delete))
+        })
+    })?;
+    compact(&mut store, "sweep, a deletion or put", keys + times)
+}
+
+fn compact(store: &mut Store, name: &str, changes: u64) -> Done {
+    let revision = store.revision().0;
+    store.apply(&Command::Compact(Compact { revision }))?;
+    let mut longest = 0;
+    measured(name, changes, || {
+        longest = swept(store);
+        Ok(())
+    })?;
+    println!("{:>28}: {longest:>6} ns", "longest call of sweep");
+    Ok(())
+}
+
+/// As a member does it, a view after each call. Returns what the longest call took.
+fn swept(store: &mut Store) -> u64 {
+    let (mut view, mut longest, mut more) = (store.view(), 0, true);
+    while more {
+        let start = processor_nanoseconds();
+        more = store.sweep(SWEEP_BYTES);
+        longest = longest.max(processor_nanoseconds() - start);
+        view = store.view();
+    }
+    black_box(view);
+    longest
 }
 
 fn puts(store: &mut Store, keys: impl Iterator<Item = bytes::Bytes>) -> Done {

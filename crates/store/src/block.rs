@@ -75,6 +75,11 @@ impl Tail {
         self.ends.len() as u64
     }
 
+    /// Bytes of its records.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) fn bytes_of(&self, at: Address) -> Option<&[u8]> {
         let end = *self.ends.get(at.index())?;
         Some(&self.bytes[at.index().checked_sub(1).map_or(0, |before| self.ends[before])..end])

@@ -60,5 +60,5 @@ pub use command::{
 pub use cost::Cost;
 pub use model::{Mark, Model};
 pub use outcome::{Change, OpOutcome, Outcome, RangeResult, TxnOutcome};
-pub use store::Store;
+pub use store::{SWEEP_BYTES, Store};
 pub use view::View;

@@ -12,6 +12,8 @@ const INDEX_BITS: u32 = 6;
 /// Bits of a block's number that each level of pages takes.
 const PAGE_BITS: u32 = if cfg!(test) { 1 } else { 4 };
 const PAGE: usize = 1 << PAGE_BITS;
+/// What a copy of a page counts as: a reference to each child is counted, in memory of its own.
+const PAGE_COPY_BYTES: usize = PAGE * 64;
 /// Each so many versions of a key, one is a station.
 const STRIDE: u64 = if cfg!(test) { 2 } else { 8 };
 
@@ -200,46 +202,51 @@ impl Log {
         later + here.filter(Record::is_tombstone).count() as u64
     }
 
-    /// Drops the first change of the history.
-    pub(crate) fn pop(&mut self) {
-        if self.first < self.end() {
-            let at = self.first;
-            self.first = self.next(at);
-            self.release(at);
+    /// Drops the first change of the history. Returns the bytes that were copied, as below.
+    pub(crate) fn pop(&mut self) -> usize {
+        if self.first >= self.end() {
+            return 0;
         }
+        let at = self.first;
+        self.first = self.next(at);
+        self.release(at)
     }
 
-    /// No read will come to the record any more.
-    pub(crate) fn forget(&mut self, at: Address) {
-        let Some(record) = self.get(at) else { return };
+    /// No read will come to the record any more. Returns the bytes that were copied.
+    pub(crate) fn forget(&mut self, at: Address) -> usize {
+        let Some(record) = self.get(at) else { return 0 };
         let len = record.payload_len();
         if at.block() == self.tail_number {
-            if self.tail.is_kept(at) {
-                self.bytes -= len;
-                self.kept -= 1;
-                Arc::make_mut(&mut self.tail).forget(at);
+            if !self.tail.is_kept(at) {
+                return 0;
             }
-        } else if let Some(block) = self.block(at).filter(|block| block.is_kept(at)) {
-            let mut block = block.clone();
-            block.forget(at);
             self.bytes -= len;
             self.kept -= 1;
-            self.set(at.block(), Some(block));
-            self.release(at);
+            let copied = if Arc::get_mut(&mut self.tail).is_none() { self.tail.len() } else { 0 };
+            Arc::make_mut(&mut self.tail).forget(at);
+            return copied;
         }
+        let Some(block) = self.block(at).filter(|block| block.is_kept(at)) else { return 0 };
+        let mut block = block.clone();
+        block.forget(at);
+        self.bytes -= len;
+        self.kept -= 1;
+        size_of::<Block>() + self.set(at.block(), Some(block)) + self.release(at)
     }
 
-    /// Gives back memory of the block, if there is enough in it that nobody wants.
-    fn release(&mut self, at: Address) {
+    /// Gives back memory of the block, if there is enough in it that nobody wants. Returns the bytes
+    /// that were copied.
+    fn release(&mut self, at: Address) -> usize {
         let passed = match at.block().cmp(&self.first.block()) {
             std::cmp::Ordering::Less => u64::MAX,
             std::cmp::Ordering::Equal => (1 << self.first.index()) - 1,
             std::cmp::Ordering::Greater => 0,
         };
         let smaller = self.block(at).and_then(|block| block.without(block.forgotten() & passed));
-        if let Some(smaller) = smaller {
-            self.set(at.block(), (!smaller.is_empty()).then_some(smaller));
-        }
+        smaller.map_or(0, |smaller| {
+            let copied = smaller.bytes().len();
+            copied + self.set(at.block(), (!smaller.is_empty()).then_some(smaller))
+        })
     }
 
     /// How many records the block has had, or how many the tail has.
@@ -269,7 +276,8 @@ impl Log {
         }
     }
 
-    fn set(&mut self, number: u64, block: Option<Block>) {
+    /// Returns the bytes of the pages that were copied.
+    fn set(&mut self, number: u64, block: Option<Block>) -> usize {
         while number >> (PAGE_BITS * (self.levels + 1)) != 0 {
             self.levels += 1;
             if let Some(below) = self.root.take() {
@@ -278,30 +286,34 @@ impl Log {
                 self.root = Some(Arc::new(Page::Pages(pages)));
             }
         }
-        set(&mut self.root, self.levels, number, block);
+        set(&mut self.root, self.levels, number, block)
     }
 }
 
-/// Puts a block below a page, or takes it away, and the pages that are empty then.
-fn set(page: &mut Option<Arc<Page>>, level: u32, number: u64, block: Option<Block>) {
+/// Puts a block below a page, or takes it away, and the pages that are empty then. Returns the bytes
+/// of the pages that were copied.
+fn set(page: &mut Option<Arc<Page>>, level: u32, number: u64, block: Option<Block>) -> usize {
     let at = child(number, level);
     let empty = || match level {
         0 => Arc::new(Page::Blocks([const { None }; PAGE])),
         _ => Arc::new(Page::Pages([const { None }; PAGE])),
     };
-    let is_empty = match Arc::make_mut(page.get_or_insert_with(empty)) {
+    let shared = page.get_or_insert_with(empty);
+    let mut copied = if Arc::get_mut(shared).is_none() { PAGE_COPY_BYTES } else { 0 };
+    let is_empty = match Arc::make_mut(shared) {
         Page::Blocks(blocks) => {
             blocks[at] = block;
             blocks.iter().all(Option::is_none)
         }
         Page::Pages(pages) => {
-            set(&mut pages[at], level - 1, number, block);
+            copied += set(&mut pages[at], level - 1, number, block);
             pages.iter().all(Option::is_none)
         }
     };
     if is_empty {
         *page = None;
     }
+    copied
 }
 
 /// Which child of a page at the level leads to the block.

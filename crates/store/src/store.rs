@@ -9,8 +9,11 @@ use crate::command::{
 use crate::log::Log;
 use crate::outcome::{Change, OpOutcome, Outcome, TxnOutcome};
 use crate::record::{Address, Draft, Record};
-use crate::tree::{Newest, Tree};
+use crate::tree::{Newest, RECORD_BYTES, Tree};
 use crate::view::{Span, View};
+
+/// A good measure for one call of [`Store::sweep`].
+pub const SWEEP_BYTES: usize = 384 << 10;
 
 /// The state machine. Two stores that were given the same commands answer everything alike,
 /// whenever either was swept.
@@ -110,11 +113,17 @@ impl Store {
         Ok(records.map(|(_, record)| change(&record)))
     }
 
-    /// Frees what compaction has put out of reach, looking at no more than `versions_max` changes.
-    /// Returns whether there is more to do.
-    pub fn sweep(&mut self, versions_max: usize) -> bool {
+    /// Frees some of what compaction has put out of reach. Returns whether there is more to do.
+    ///
+    /// It looks at changes, one after the other, until it has moved `bytes_max` bytes of memory: what
+    /// is copied of blocks, pages and nodes that a view still has, and half a KiB for each record that
+    /// is looked at. The last change may make it a little more. With [`SWEEP_BYTES`] a call takes less than
+    /// a millisecond.
+    pub fn sweep(&mut self, bytes_max: usize) -> bool {
         let compacted = self.view.compacted;
-        for _ in 0..versions_max {
+        let mut moved = 0;
+        while moved < bytes_max {
+            moved += RECORD_BYTES;
             let log = &self.view.log;
             let first = log.first();
             let at = self.swept.max(first);
@@ -122,14 +131,14 @@ impl Store {
                 |log: &Log| log.get(first).is_some_and(|oldest| oldest.mod_revision < compacted);
             let next = log.get(at).filter(|next| next.mod_revision <= compacted);
             if next.is_some() {
-                self.forget_older(at);
+                moved += self.forget_older(at);
                 self.swept = self.view.log.next(at);
             } else if !is_gone(log) {
                 return false;
             }
             // What happened at the compacted revision itself stays: a watch may start there.
             if is_gone(&self.view.log) {
-                self.view.log.pop();
+                moved += self.view.log.pop();
             }
         }
         self.view.compacted > 0 && self.has_garbage()
@@ -144,22 +153,24 @@ impl Store {
 
     /// Forgets what a compacted change has superseded. Changes are swept in order, so there is at
     /// most one such version; and the change itself if it left a tombstone, which hides nothing any
-    /// more.
-    fn forget_older(&mut self, at: Address) {
+    /// more. Returns the bytes that were moved.
+    fn forget_older(&mut self, at: Address) -> usize {
         let View { tree, log, .. } = &mut self.view;
-        let Some(record) = log.get(at) else { return };
+        let Some(record) = log.get(at) else { return 0 };
+        let mut moved = 0;
         let older = record.link.map(|link| link.prev);
         let is_tombstone = record.is_tombstone();
         // A transaction that deleted the key may have put it again, at the same revision.
         if is_tombstone && tree.get(log, record.key) == Some(Newest::new(at, false)) {
-            tree.remove(log, record.key);
+            moved += tree.remove(log, record.key);
         }
         if let Some(older) = older {
-            log.forget(older);
+            moved += log.forget(older);
         }
         if is_tombstone {
-            log.forget(at);
+            moved += log.forget(at);
         }
+        moved
     }
 
     fn compact(&mut self, compact: &Compact) -> Result<(), Refusal> {
@@ -432,5 +443,35 @@ mod tests {
             store.apply(&Command::Put(put(next))).unwrap();
         }
         assert_eq!(store.view().keys(), 3);
+    }
+
+    /// How many changes one call looks at, where each superseded a version.
+    fn swept_at_once(bytes_max: usize, is_viewed: bool) -> usize {
+        let mut store = Store::new();
+        for n in 0..200 {
+            let key = format!("{:03}", n * if n < 100 { 77 } else { 31 } % 100).into();
+            store.apply(&Command::Put(Put { key, ..Put::default() })).unwrap();
+        }
+        let revision = store.revision().0;
+        store.apply(&Command::Compact(Compact { revision })).unwrap();
+        for _first_versions in 0..100 {
+            store.sweep(1);
+        }
+        let compacted = store.view();
+        let view = is_viewed.then_some(compacted);
+        assert!(store.sweep(bytes_max), "there is more");
+        drop(view);
+        // The last one says that there is no more.
+        99 - std::iter::from_fn(|| store.sweep(1).then_some(())).count()
+    }
+
+    #[test]
+    fn a_sweep_counts_what_it_copies_for_the_sake_of_views() {
+        let bytes_max = 40 * RECORD_BYTES;
+        let alone = swept_at_once(bytes_max, false);
+        let viewed = swept_at_once(bytes_max, true);
+        assert!((20..=40).contains(&alone), "{alone} changes");
+        assert!(viewed > 0 && viewed < alone, "{viewed} changes, {alone} without a view");
+        assert_eq!((swept_at_once(1, false), swept_at_once(1, true)), (1, 1));
     }
 }

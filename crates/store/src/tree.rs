@@ -22,6 +22,11 @@ const LEAF_MAX: usize = if cfg!(test) { 4 } else { 54 };
 /// Children of a branch: few, because a copy of it counts a reference to each.
 const BRANCH_MAX: usize = if cfg!(test) { 4 } else { 16 };
 
+/// What a copy of a branch counts as: a reference to each child and to each separator is counted, in
+/// memory of its own.
+const BRANCH_BYTES: usize = BRANCH_MAX * 2 * 64;
+/// What looking at a record counts as: some lines of memory, one here and there.
+pub(crate) const RECORD_BYTES: usize = 512;
 /// Separators longer than this are held no longer than keys that need them.
 const LONG: usize = if cfg!(test) { 4 } else { 64 };
 
@@ -114,6 +119,8 @@ struct Removed {
     separators_made: u64,
     /// Bytes of those that there were.
     separators_gone: u64,
+    /// Bytes of nodes that were copied or made anew, as they are counted for [`Tree::remove`].
+    moved: usize,
 }
 
 #[derive(Clone, Copy)]
@@ -205,9 +212,9 @@ impl Tree {
         }
     }
 
-    /// Takes a key out.
-    pub(crate) fn remove(&mut self, log: &Log, key: &[u8]) {
-        let Some(needed) = self.separators_beside(log, key) else { return };
+    /// Takes a key out. Returns how many bytes of memory that moved.
+    pub(crate) fn remove(&mut self, log: &Log, key: &[u8]) -> usize {
+        let Some(needed) = self.separators_beside(log, key) else { return 0 };
         self.keys -= 1;
         let everything = Bounds { lower: None, upper: None };
         let removed = self.root.remove(log, key, everything);
@@ -221,6 +228,7 @@ impl Tree {
         for separator in needed.into_iter().flatten() {
             self.shorten(log, &separator);
         }
+        RECORD_BYTES + removed.moved
     }
 
     /// The long separators that stand just before and just after a key; nothing if it is not there.
@@ -414,22 +422,26 @@ impl Node {
     fn remove(&mut self, log: &Log, key: &[u8], bounds: Bounds<'_>) -> Removed {
         match self {
             Node::Leaf(leaf) => {
+                let moved = if Arc::get_mut(leaf).is_none() { size_of::<Leaf>() } else { 0 };
                 let leaf = Arc::make_mut(leaf);
                 if let Ok(at) = leaf.search(log, key) {
                     leaf.slots.copy_within(at + 1..leaf.len, at);
                     leaf.len -= 1;
                 }
                 let is_small = leaf.len <= LEAF_MAX / 4;
-                Removed { is_small, separators_made: 0, separators_gone: 0 }
+                Removed { is_small, separators_made: 0, separators_gone: 0, moved }
             }
             Node::Branch(branch) => {
+                let copied = if Arc::get_mut(branch).is_none() { BRANCH_BYTES } else { 0 };
                 let branch = Arc::make_mut(branch);
                 let at = branch.child_of(key);
                 let child = &mut branch.children[at];
                 let within = bounds.of_child(&branch.separators, at);
                 let mut removed = child.node.remove(log, key, within);
+                removed.moved += copied;
                 child.live = child.node.live();
                 if removed.is_small {
+                    removed.moved += BRANCH_BYTES;
                     branch.join(log, at.max(1), bounds, &mut removed);
                 }
                 removed.is_small = branch.children.len() <= BRANCH_MAX / 4;
@@ -505,6 +517,19 @@ impl Node {
         }
     }
 
+    /// What [`Node::joined`] counts as: it may have to look at each key.
+    fn join_bytes(&self, next: &Node, bounds: Bounds<'_>) -> usize {
+        match (self, next) {
+            (Node::Leaf(left), Node::Leaf(right)) => {
+                let shared = bounds.shared();
+                let are_known = left.shared == shared && right.shared == shared;
+                let each = if are_known { size_of::<Slot>() } else { RECORD_BYTES };
+                (left.len + right.len) * each
+            }
+            _ => 2 * BRANCH_BYTES,
+        }
+    }
+
     /// This node and the next in one, or if that would be too large in two of equal size.
     fn joined(
         self,
@@ -516,8 +541,9 @@ impl Node {
         match (self, next) {
             (Node::Leaf(left), Node::Leaf(right)) => {
                 let slots = [left.slots(), right.slots()].concat();
+                let shared = (left.shared == right.shared).then_some(left.shared);
                 let leaf =
-                    |bounds, slots| Node::Leaf(Arc::new(Leaf::within(log, bounds, None, slots)));
+                    |bounds, slots| Node::Leaf(Arc::new(Leaf::within(log, bounds, shared, slots)));
                 if slots.len() <= LEAF_MAX {
                     return (leaf(bounds, &slots), None);
                 }
@@ -688,6 +714,7 @@ impl Branch {
             upper: keys.get(at - 1).map_or(bounds.upper, |next| Some(&**next)),
         };
         let are_leaves = matches!(left, Node::Leaf(_));
+        removed.moved += left.join_bytes(&right, within);
         // Between branches it goes down, and another one up.
         removed.separators_gone += if are_leaves { counted(&between) } else { 0 };
         let (left, split) = left.joined(log, between, right, within);

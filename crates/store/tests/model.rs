@@ -272,7 +272,7 @@ fn run(program: &[Step], bounds: Bounds) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 2500, max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
     fn store_does_what_the_model_does(program in prop::collection::vec(step(), 1..40)) {
         run(&program, Bounds::default());

@@ -130,7 +130,11 @@ impl goldenscript::Runner for Runner {
                 }
             }
             "sweep" => match words.get(1) {
-                Some(word) => format!("more: {}\n", self.store.sweep(word.parse()?)),
+                Some(word) => {
+                    let changes = word.parse()?;
+                    let more = (0..changes).fold(self.store.sweep(0), |_, _| self.store.sweep(1));
+                    format!("more: {more}\n")
+                }
                 None => {
                     while self.store.sweep(1) {}
                     String::new()
