@@ -455,29 +455,36 @@ impl Replica {
             // Going on without it would make this member differ from those that know it.
             Err(unknown) => panic!("{}: {unknown}", entry.at),
         };
-        let reply = self.execute(header.kind, body);
-        if let Some(Pending { request: Some(request), physical, .. }) =
-            self.proposals.applied(header.origin)
-        {
-            if physical && self.sweeping {
+        let waiter = match self.proposals.applied(header.origin) {
+            Some(Pending { request: Some(request), physical, .. }) => Some((request, physical)),
+            _ => None,
+        };
+        let reply = self.execute(header.kind, body, waiter.is_some());
+        match (waiter, reply) {
+            (Some((request, true)), Some(reply)) if self.sweeping => {
                 self.swept_for.push((request, reply));
-            } else {
-                self.reply(outbox, request, reply);
             }
+            (Some((request, _)), Some(reply)) => self.reply(outbox, request, reply),
+            _ => {}
         }
     }
 
-    /// What every member does alike with an entry.
-    fn execute(&mut self, kind: Kind, body: Bytes) -> Reply {
+    /// What every member does alike with an entry. The answer is made where somebody waits for it, and
+    /// nowhere else: it may be as large as a client likes.
+    fn execute(&mut self, kind: Kind, body: Bytes, is_wanted: bool) -> Option<Reply> {
         if kind == Kind::Publish {
-            let Ok(publish) = command::parse(body) else { return Reply::Malformed };
+            let Ok(publish) = command::parse(body) else { return Some(Reply::Malformed) };
             self.members_changed |= self.members.publish(publish);
-            return Reply::Published;
+            return Some(Reply::Published);
         }
-        let Ok(command) = command::decode(kind, body) else { return Reply::Malformed };
-        let outcome = self.store.apply(&command);
+        let Ok(command) = command::decode(kind, body) else { return Some(Reply::Malformed) };
         self.sweeping |= kind == Kind::Compact;
-        Reply::Applied { outcome, revision: self.store.revision() }
+        if !is_wanted {
+            let _same_as_if_wanted = self.store.apply_unanswered(&command);
+            return None;
+        }
+        let outcome = self.store.apply(&command);
+        Some(Reply::Applied { outcome, revision: self.store.revision() })
     }
 
     /// Removes a little of what was compacted.
