@@ -427,10 +427,8 @@ impl Node {
     /// Tells the sender of an old term about ours, if that may be news to it.
     fn answer_stale(&mut self, message: &Message) {
         let body = match message.body {
-            Body::Append { prev, .. } => {
-                Body::Rejected { prev: prev.index, hint: Position::ORIGIN }
-            }
-            Body::Heartbeat { .. } => Body::HeartbeatReply { round: 0 },
+            // No rejection: that would say that we lack what we may well have.
+            Body::Append { .. } | Body::Heartbeat { .. } => Body::HeartbeatReply { round: 0 },
             Body::Vote { .. } => Body::VoteReply { granted: false },
             _ => return,
         };
@@ -748,7 +746,9 @@ impl Core {
                 Some(standing == Standing::Admitted)
             }
             Standing::Replaced { admitted } => {
-                if self.replaced.insert(from, presented) != Some(presented) {
+                // A lower number may also be a late message of an earlier life of the log that counts.
+                let is_another = presented.start == admitted.start;
+                if is_another && self.replaced.insert(from, presented) != Some(presented) {
                     self.notices.push(Notice::Replaced { peer: from, admitted, presented });
                 }
                 // The very first admission may not be committed, and be replaced by that of another

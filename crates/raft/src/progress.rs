@@ -131,7 +131,8 @@ impl Progress {
     /// acknowledged, which is news. A late copy of a refusal from before the acknowledgement is of
     /// the life that acknowledged, or of an earlier one.
     pub(crate) fn learns_of_loss(&mut self, prev: Index, by: Incarnation) -> bool {
-        let lost = prev <= self.matched && by.start > self.matched_by.start;
+        let was_held = prev > Index(0) && prev <= self.matched;
+        let lost = was_held && by.start > self.matched_by.start;
         lost && !std::mem::replace(&mut self.has_lost, true)
     }
 

@@ -30,8 +30,9 @@ pub struct Ready {
 /// What a member found out about the disk of another, said once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Notice {
-    /// A peer's log is not the one that counts, nor a later life of it: its disk was lost, or is an
-    /// older copy. It is not heard.
+    /// A peer's log is not the one that counts, though it has the same number: its disk was lost, or is
+    /// an older copy. It is not heard. One with a lower number is not heard either, and not told from
+    /// a late message; whoever opens connections knows.
     Replaced {
         /// The peer.
         peer: NodeId,

@@ -56,6 +56,7 @@
 mod command;
 mod disk_queue;
 mod entry;
+mod event_loop;
 mod input;
 mod invariants;
 mod members;
@@ -65,10 +66,12 @@ mod proposals;
 mod reads;
 mod replica;
 mod storage;
+mod write_batching;
 
 pub use command::{Malformed, compact, decode, delete_range, put, range, txn};
 pub use disk_queue::{DiskReader, DiskWriter};
 pub use entry::{Header, Kind, Origin, Proposal, UnknownEntry};
+pub use event_loop::{EventLoop, NodeEvent, Ports, TURN_EVENTS_MAX, TURN_MAX};
 pub use input::{Input, PeerMessage, RequestId};
 pub use members::Member;
 pub use outbox::{Outbox, Published, Reply};

@@ -4,6 +4,7 @@ use crate::api::{API_VERSION, Member};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 use store::Range;
 use tonic::Status;
 
@@ -85,7 +86,7 @@ pub async fn answer<B>(member: &Member, request: &Request<B>) -> Response<Bytes>
         Some(("/readyz", rest)) => ("/readyz", select(READYZ, rest)),
         _ => (path, None),
     };
-    let known = checks.is_some() || matches!(path, "/version" | "/health");
+    let known = checks.is_some() || matches!(path, "/version" | "/health" | "/status");
     if !known {
         return page(StatusCode::NOT_FOUND, TEXT, "404 page not found\n".to_owned());
     }
@@ -98,8 +99,36 @@ pub async fn answer<B>(member: &Member, request: &Request<B>) -> Response<Bytes>
     match checks {
         Some(checks) => run_checks(member, root, &checks, &query).await,
         None if path == "/version" => version(),
+        None if path == "/status" => status(member),
         None => health(member, &query).await,
     }
+}
+
+/// What this member's consensus and its loop are doing: ours, and not etcd's.
+fn status(member: &Member) -> Response<Bytes> {
+    let raft::Status {
+        id,
+        role,
+        term,
+        leader,
+        last,
+        durable,
+        commit,
+        applied,
+        unsettled_bytes,
+        dropped,
+    } = member.published.load().status;
+    let leader = leader.map_or_else(String::new, |leader| leader.to_string());
+    let longest_turn = member.longest_turn.load(Ordering::Relaxed);
+    let text = format!(
+        "{{\"member\":\"{id}\",\"role\":\"{role:?}\",\"term\":{term},\"leader\":\"{leader}\",\
+         \"last\":{},\"durable\":{durable},\"commit\":{commit},\"applied\":{applied},\
+         \"unsettled_bytes\":{unsettled_bytes},\"longest_turn_us\":{longest_turn},\
+         \"dropped_messages\":{dropped},\"version\":\"{}\"}}\n",
+        last.index,
+        env!("CARGO_PKG_VERSION"),
+    );
+    page(StatusCode::OK, JSON, text)
 }
 
 /// All checks, or the one that is named after the slash.

@@ -31,7 +31,6 @@
 mod accept;
 mod api;
 mod clients;
-mod company;
 pub mod config;
 mod desk;
 mod disk_thread;

@@ -184,7 +184,12 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     let (counter, mut kits) = Counter::new(config.network_threads + 1, &inbox);
     let replica = Replica::new(replica_config(&config)?, restored);
     let published = first_published(&config, &replica);
-    let member = Arc::new(Member { config, published, stopping: AtomicBool::new(false) });
+    let member = Arc::new(Member {
+        config,
+        published,
+        longest_turn: Arc::default(),
+        stopping: AtomicBool::new(false),
+    });
     let ids = member.config.members.keys().map(|id| NodeId(id.0));
     let outgoing = Arc::new(Outgoing::new(ids));
     let (disk_work, disk) = disk_thread::start(storage, &inbox, disk_failed)?;
@@ -193,6 +198,8 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
         peers: Arc::clone(&outgoing),
         disk: disk_work.clone(),
         counter,
+        started: tokio::time::Instant::now(),
+        longest_turn: Arc::clone(&member.longest_turn),
     };
     let transport = Transport::new(
         &member.config,

@@ -1,31 +1,24 @@
-//! The node: one thread that runs the replica and the streams to its peers. It takes what arrived,
-//! lets the replica handle it as one batch, and delivers what follows. It never waits for a disk or
-//! a client.
+//! The node: one thread that runs the member's loop and the streams to its peers. It never waits for a
+//! disk, a client or whoever reads the log. What a turn takes, does and delivers is decided by
+//! [`EventLoop`]; here it gets its events, its clock and its ports.
 //!
-//! Replica and streams share a thread because each hand-over between threads costs about as much
+//! Loop and streams share a thread because each hand-over between threads costs about as much
 //! as all the rest of a message's way: what a peer sends is handled, and what the replica sends
-//! is written to the socket, in the same turn of one loop.
+//! is written to the socket, in the same turn.
 
-use crate::company::{Company, Proposes};
-use crate::desk::{Counter, Mail};
+use crate::desk::{Answers, Counter, Mail};
 use crate::disk_thread::{DiskHandle, Work};
 use crate::transport::Outgoing;
 use arc_swap::ArcSwap;
-use raft::{NodeId, RoleName};
-use replica::{Input, Outbox, PeerMessage, Persisted, Published, Replica};
+use raft::{Fetch, NodeId, Notice, Persist, RoleName};
+use replica::{EventLoop, NodeEvent, PeerMessage, Ports, Published, Replica, TURN_EVENTS_MAX};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
-use tracing::info;
-
-/// Letters taken in one round at most; more wait for the next, so that a flood delays neither
-/// heartbeats nor answers.
-const ROUND_MAILS_MAX: usize = 256;
-
-/// A round of so many inputs is one of many.
-const BUSY_INPUTS: usize = 8;
+use tracing::{error, info};
 
 /// What the node delivers to.
 pub struct Deliveries {
@@ -37,72 +30,55 @@ pub struct Deliveries {
     pub disk: DiskHandle,
     /// Whoever waits for an answer.
     pub counter: Counter,
+    /// When time begins.
+    pub started: Instant,
+    /// The longest turn of late, in microseconds.
+    pub longest_turn: Arc<AtomicU64>,
 }
 
 /// Runs until it is told to stop, or nobody is left to send anything.
 pub async fn run(
-    mut replica: Replica,
+    replica: Replica,
     tick: Duration,
     mut inbox: UnboundedReceiver<Mail>,
     mut deliveries: Deliveries,
 ) {
-    let mut next_tick = Instant::now() + tick;
-    let mut alarm = std::pin::pin!(tokio::time::sleep_until(next_tick));
-    let mut round = Round::default();
-    let mut outbox = Outbox::default();
-    let mut company = Company::default();
+    let started = deliveries.started;
+    let mut event_loop = EventLoop::new(replica, tick, deliveries.now());
+    let mut alarm = std::pin::pin!(tokio::time::sleep_until(started + event_loop.wake_at()));
+    let mut mails = Vec::new();
+    let mut events = Vec::new();
+    let mut permits = Vec::new();
     let mut leader = None;
     loop {
-        if round.inputs.is_empty() && !std::mem::take(&mut outbox.more) {
-            let wake_up = company.until().map_or(next_tick, |until| next_tick.min(until));
-            if alarm.deadline() != wake_up {
-                alarm.as_mut().reset(wake_up);
+        if !event_loop.has_work() {
+            let wake_at = started + event_loop.wake_at();
+            if alarm.deadline() != wake_at {
+                alarm.as_mut().reset(wake_at);
             }
             tokio::select! {
                 biased;
-                _ = inbox.recv_many(&mut round.mails, ROUND_MAILS_MAX) => {}
+                _ = inbox.recv_many(&mut mails, TURN_EVENTS_MAX) => {}
                 () = alarm.as_mut() => {}
             }
         }
-        if round.is_busy {
-            // Whoever is ready to run in this turn of the loop may add to the batch.
+        if event_loop.wants_to_yield() {
             tokio::task::yield_now().await;
         }
-        if round.open(&mut inbox) == Opened::Stop {
+        while mails.len() < TURN_EVENTS_MAX
+            && let Ok(mail) = inbox.try_recv()
+        {
+            mails.push(mail);
+        }
+        if open(&mut mails, &mut events, &mut permits) == Opened::Stop {
             return;
         }
-        let now = Instant::now();
-        if now >= next_tick {
-            round.inputs.push(Input::Tick);
-            // After a pause time goes on from now: a burst of ticks would only start elections.
-            next_tick = if now > next_tick + tick { now + tick } else { next_tick + tick };
-        }
-        deliveries.send(round.promises.drain(..));
-        let status = replica.status();
-        let proposes = match status.role {
-            RoleName::Leader if status.durable == status.last.index => Proposes::ToAnIdleDisk,
-            RoleName::Leader => Proposes::ToABusyDisk,
-            _ => Proposes::Nothing,
-        };
-        company.gather(&mut round.inputs, proposes, now);
-        replica.handle(round.inputs.drain(..), &mut outbox);
-        round.permits.clear();
-        deliveries.deliver(&mut outbox, &mut round.inputs);
-        note_leader(&replica, &mut leader);
+        event_loop.turn(events.drain(..), &mut deliveries);
+        permits.clear();
+        note_leader(event_loop.replica(), &mut leader);
+        let longest = event_loop.longest_turn().as_micros() as u64;
+        deliveries.longest_turn.store(longest, Ordering::Relaxed);
     }
-}
-
-/// What one round takes in.
-#[derive(Default)]
-struct Round {
-    mails: Vec<Mail>,
-    inputs: Vec<Input>,
-    /// What may be claimed of the disk now.
-    promises: Vec<raft::Message>,
-    permits: Vec<OwnedSemaphorePermit>,
-    /// The last round had many inputs, so the next one may have more if it waits a turn. With few,
-    /// that would cost a look at all sockets for nothing.
-    is_busy: bool,
 }
 
 #[derive(PartialEq, Eq)]
@@ -111,61 +87,72 @@ enum Opened {
     Stop,
 }
 
-impl Round {
-    /// Opens the mail that came, and what else is there by now.
-    fn open(&mut self, inbox: &mut UnboundedReceiver<Mail>) -> Opened {
-        while self.mails.len() < ROUND_MAILS_MAX
-            && let Ok(mail) = inbox.try_recv()
-        {
-            self.mails.push(mail);
-        }
-        for mail in self.mails.drain(..) {
-            match mail {
-                Mail::Inputs(inputs) => self.inputs.extend(inputs),
-                Mail::Peer(from, messages, permit) => {
-                    let inputs = messages.into_iter().map(|message| Input::Peer(from, message));
-                    self.inputs.extend(inputs);
-                    self.permits.push(permit);
-                }
-                Mail::Persisted(Persisted { ticket, then_send }) => {
-                    self.inputs.push(Input::Persisted(ticket));
-                    self.promises.extend(then_send);
-                }
-                Mail::Stop => return Opened::Stop,
+/// Makes events of what came; the permits count bytes until these are taken.
+fn open(
+    mails: &mut Vec<Mail>,
+    events: &mut Vec<NodeEvent>,
+    permits: &mut Vec<OwnedSemaphorePermit>,
+) -> Opened {
+    for mail in mails.drain(..) {
+        events.push(match mail {
+            Mail::Inputs(inputs) => NodeEvent::Inputs(inputs),
+            Mail::Peer(from, messages, permit) => {
+                permits.push(permit);
+                NodeEvent::Peer(from, messages)
             }
-        }
-        self.is_busy = self.inputs.len() >= BUSY_INPUTS;
-        Opened::All
+            Mail::Persisted(persisted) => NodeEvent::Persisted(persisted),
+            Mail::Stop => return Opened::Stop,
+        });
     }
+    Opened::All
 }
 
-impl Deliveries {
-    /// Promises need not wait for the replica: what they claim is true now.
-    fn send(&self, promises: impl Iterator<Item = raft::Message>) {
-        for message in promises {
-            self.peers.queue(message.to, PeerMessage::Raft(message));
-        }
+impl Ports for Deliveries {
+    fn now(&mut self) -> Duration {
+        self.started.elapsed()
     }
 
-    /// Empties the outbox. `inputs` gets what follows at once.
-    fn deliver(&mut self, outbox: &mut Outbox, inputs: &mut Vec<Input>) {
-        for (to, message) in outbox.peers.drain(..) {
-            if let Some(refused) = self.peers.queue(to, message) {
-                inputs.push(Input::Peer(to, refused));
-            }
-        }
+    fn send(&mut self, to: NodeId, message: PeerMessage) -> Option<PeerMessage> {
+        self.peers.queue(to, message)
+    }
+
+    fn flush(&mut self) {
         self.peers.flush();
-        for persist in outbox.persists.drain(..) {
-            self.disk.send(Work::Persist(persist));
+    }
+
+    fn persist(&mut self, persist: Persist) {
+        self.disk.send(Work::Persist(persist));
+    }
+
+    fn fetch(&mut self, fetch: Fetch) {
+        self.disk.send(Work::Fetch(fetch));
+    }
+
+    fn publish(&mut self, published: Published) {
+        self.published.store(Arc::new(published));
+    }
+
+    fn reply(&mut self, replies: &mut Answers) {
+        self.counter.deliver(replies);
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Replaced { peer, admitted, presented } => error!(
+                peer = format_args!("{peer}"),
+                %admitted,
+                %presented,
+                "this peer's log is not the one that counts: its disk was lost or is an older copy. \
+                 It is not heard; leave it stopped until it can be replaced"
+            ),
+            Notice::LostEntries { peer, acknowledged, lacks } => error!(
+                peer = format_args!("{peer}"),
+                acknowledged = acknowledged.0,
+                lacks = lacks.0,
+                "this peer's disk lost what it had acknowledged. It counts for nothing while this \
+                 member leads: look at its disk"
+            ),
         }
-        for fetch in outbox.fetches.drain(..) {
-            self.disk.send(Work::Fetch(fetch));
-        }
-        // First the state, then the answers: who is answered reads what it was promised.
-        if let Some(published) = outbox.published.take() {
-            self.published.store(Arc::new(published));
-        }
-        self.counter.deliver(&mut outbox.replies);
     }
 }
 

@@ -10,6 +10,7 @@ use crate::chance::{Chance, Stream};
 use crate::check::linearizability::{Answer, Operation, Request};
 use crate::check::oracle::Oracle;
 use crate::clients::{Asking, Clients, Fate, Way, serve};
+use crate::effects::{Effect, Effects};
 use crate::fault::{Fault, Tally};
 use crate::machine::{Death, Done, Life, Machine};
 use crate::marks::{Mark, Marks};
@@ -17,7 +18,7 @@ use crate::network::Network;
 use crate::trace::Trace;
 use crate::weather::{Micros, Weather};
 use raft::{Body, Entry, FetchFor, Index, Message, NodeId, RoleName, Status};
-use replica::{Header, Input, Outbox, PeerMessage, Reply, RequestId};
+use replica::{Header, Input, NodeEvent, PeerMessage, Reply, RequestId, TURN_EVENTS_MAX};
 use std::collections::BTreeMap;
 use store::{Outcome, Refusal};
 
@@ -69,10 +70,8 @@ pub(crate) enum Asks {
 /// What can happen. A `u64` beside a member names its life: what was meant for one that has ended
 /// does not happen.
 pub(crate) enum Event {
-    /// A member's clock ticks.
-    Tick(NodeId, u64),
-    /// Its node thread takes its inbox.
-    Round(NodeId, u64),
+    /// A member's loop runs a turn.
+    Turn(NodeId, u64),
     /// A message arrives.
     Arrive(NodeId, NodeId, Box<PeerMessage>),
     /// Its disk thread has written what it was at.
@@ -85,6 +84,8 @@ pub(crate) enum Event {
     Die(NodeId, u64, Death),
     /// A member believes that a connection broke.
     Hint(NodeId, NodeId),
+    /// A connection that broke is there again, if there is somebody to connect to.
+    Connect(NodeId, NodeId),
     /// A client does something.
     Next(u32),
     /// A request reaches its member.
@@ -144,7 +145,7 @@ impl Cluster {
     /// A member's state, while it runs.
     pub(crate) fn status(&self, id: NodeId) -> Option<Status> {
         let machine = &self.machines[id.0 as usize - 1];
-        machine.life.as_ref().map(|life| life.replica.status())
+        machine.life.as_ref().map(|life| life.event_loop.replica().status())
     }
 
     /// Who leads the latest term, while it runs and knows it.
@@ -165,8 +166,7 @@ impl Cluster {
         crate::run::now_at(self.agenda.number(), self.agenda.now());
         self.trace.note(&[self.agenda.now()]);
         match event {
-            Event::Tick(id, boot) => self.on_tick(id, boot),
-            Event::Round(id, boot) => self.on_round(id, boot),
+            Event::Turn(id, boot) => self.on_turn(id, boot),
             Event::Arrive(from, to, message) => self.on_arrive(from, to, *message),
             Event::Written(id, boot) => self.on_written(id, boot),
             Event::ReadBack(id, boot) => self.on_read_back(id, boot),
@@ -176,7 +176,12 @@ impl Cluster {
                     self.die(id, death);
                 }
             }
-            Event::Hint(id, peer) => self.push(id, Input::Disconnected(peer)),
+            Event::Hint(id, peer) => {
+                self.push(id, Input::Disconnected(peer));
+                let again = 1 + self.time.around(4 * self.weather.delay);
+                self.agenda.add(again, Event::Connect(id, peer));
+            }
+            Event::Connect(id, peer) => self.on_connect(id, peer),
             Event::Next(client) => self.on_next(client),
             Event::Reach(asking) => self.on_reach(*asking),
             Event::Serve(id, boot, operation) => self.on_serve(id, boot, operation),
@@ -198,86 +203,113 @@ impl Cluster {
         Err(())
     }
 
-    fn on_tick(&mut self, id: NodeId, boot: u64) {
-        if self.machine(id).life(boot).is_none()
-            || self.is_paused(id, Event::Tick(id, boot)).is_err()
-        {
-            return;
-        }
-        let tick = self.weather.members.tick * 1000 / self.machine(id).clock;
-        self.agenda.add(tick, Event::Tick(id, boot));
-        self.push(id, Input::Tick);
-    }
-
     /// Puts something into a member's inbox, if it runs.
     pub(crate) fn push(&mut self, id: NodeId, input: Input) {
+        self.push_event(id, NodeEvent::Inputs(vec![input]));
+    }
+
+    fn push_event(&mut self, id: NodeId, event: NodeEvent) {
         let now = self.agenda.now();
         let starved = self.machine(id).starved_until > now;
         let Some(life) = &mut self.machine(id).life else { return };
-        life.inbox.push(input);
-        if !std::mem::replace(&mut life.round_due, true) {
+        life.inbox.push(event);
+        let late = if starved { self.weather.members.election() / 4 } else { 10 };
+        let hop = 1 + self.time.around(late);
+        self.turn_by(id, now + hop);
+    }
+
+    /// Lets a member run a turn at this time, unless it runs one earlier.
+    fn turn_by(&mut self, id: NodeId, at: Micros) {
+        let Some(life) = &mut self.machine(id).life else { return };
+        if life.turn_at.is_none_or(|due| at < due) {
+            life.turn_at = Some(at);
             let boot = life.boot;
-            let late = if starved { self.weather.members.election() / 4 } else { 10 };
-            let hop = 1 + self.time.around(late);
-            self.agenda.add(hop, Event::Round(id, boot));
+            self.agenda.add_at(at, Event::Turn(id, boot));
         }
     }
 
-    /// The node's thread: one batch, and what follows from it.
-    fn on_round(&mut self, id: NodeId, boot: u64) {
-        if self.machine(id).life(boot).is_none()
-            || self.is_paused(id, Event::Round(id, boot)).is_err()
+    /// The node's thread: one turn, and what follows from it.
+    fn on_turn(&mut self, id: NodeId, boot: u64) {
+        let now = self.agenda.now();
+        if self.machine(id).life(boot).is_none_or(|life| life.turn_at.is_none_or(|at| at > now))
+            || self.is_paused(id, Event::Turn(id, boot)).is_err()
         {
             return;
         }
+        let local = self.machine(id).local_time(now);
         let Some(life) = self.machine(id).life(boot) else { return };
-        life.round_due = false;
-        let inputs = std::mem::take(&mut life.inbox);
-        let mut outbox = Outbox::default();
-        life.replica.handle(inputs, &mut outbox);
-        self.carry_out(id, outbox);
+        life.turn_at = None;
+        let events: Vec<NodeEvent> =
+            life.inbox.drain(..life.inbox.len().min(TURN_EVENTS_MAX)).collect();
+        let mut effects = Effects::new(local, life.slice);
+        life.event_loop.turn(events, &mut effects);
+        let goes_on = life.event_loop.has_work();
+        self.marks.sometimes(Mark::TurnGoesOn, goes_on);
+        self.carry_out(id, effects);
     }
 
-    /// Does what a round asks for, in the order in which the server does.
-    pub(crate) fn carry_out(&mut self, id: NodeId, mut outbox: Outbox) {
-        for persist in std::mem::take(&mut outbox.persists) {
-            self.note_replaced(id, &persist);
-            let write = self.machine(id).ledger.ask(id, persist);
-            self.oracle.note_write(id, &write);
-            if let Some(life) = &mut self.machine(id).life {
-                life.write(write);
-            }
+    /// A connection is there again; what was on the old one may be lost.
+    fn on_connect(&mut self, id: NodeId, peer: NodeId) {
+        if !self.is_alive(id) {
+            return;
         }
-        if let Some(published) = outbox.published.take()
-            && let Some(life) = &mut self.machine(id).life
-        {
-            life.published = published;
+        let is_cut = self.network.is_cut((id, peer)) || self.network.is_cut((peer, id));
+        if is_cut || !self.is_alive(peer) {
+            let again = self.weather.members.election() / 4;
+            self.agenda.add(1 + self.time.around(again), Event::Connect(id, peer));
+        } else {
+            self.push(id, Input::Connected(peer));
+            self.push(peer, Input::Connected(id));
+        }
+    }
+
+    /// Does what a turn asks for, in its order, and sees when the next one is due.
+    pub(crate) fn carry_out(&mut self, id: NodeId, effects: Effects) {
+        for effect in effects.list {
+            match effect {
+                Effect::Send(to, message) => self.send(id, to, message),
+                Effect::Persist(persist) => {
+                    self.note_replaced(id, &persist);
+                    let write = self.machine(id).ledger.ask(id, persist);
+                    self.oracle.note_write(id, &write);
+                    if let Some(life) = &mut self.machine(id).life {
+                        life.write(write);
+                    }
+                }
+                Effect::Fetch(fetch) => self.on_fetch(id, fetch),
+                Effect::Publish(published) => {
+                    if let Some(life) = &mut self.machine(id).life {
+                        life.published = *published;
+                    }
+                }
+                Effect::Reply(request, reply) => self.on_reply(id, request, reply),
+                Effect::Notice(notice) => self.on_notice(id, notice),
+            }
         }
         self.observe(id);
-        for (to, message) in std::mem::take(&mut outbox.peers) {
-            self.send(id, to, message);
-        }
-        for fetch in std::mem::take(&mut outbox.fetches) {
-            self.marks.sometimes(Mark::FetchForApply, fetch.purpose == FetchFor::Apply);
-            self.marks.sometimes(Mark::FetchForPeer, fetch.purpose != FetchFor::Apply);
-            let (now, to) = (self.agenda.now(), fetch.to);
-            self.trace.line(now, || format!("n{id} fetch {}..{to}", fetch.from));
-            if let Some(life) = &mut self.machine(id).life {
-                life.reader.push(fetch);
-            }
-        }
-        for (request, reply) in std::mem::take(&mut outbox.replies) {
-            self.on_reply(id, request, reply);
-        }
         self.begin_write(id);
         self.begin_read(id);
-        if outbox.more
-            && let Some(life) = &mut self.machine(id).life
-            && !std::mem::replace(&mut life.round_due, true)
-        {
-            let boot = life.boot;
-            self.agenda.add(1, Event::Round(id, boot));
+        let now = self.agenda.now();
+        let machine = self.machine(id);
+        let Some(life) = &machine.life else { return };
+        let has_more = life.event_loop.has_work() || !life.inbox.is_empty();
+        let wake_at = machine.world_time(life.event_loop.wake_at()).max(now + 1);
+        self.turn_by(id, if has_more { now + 1 } else { wake_at });
+    }
+
+    fn on_fetch(&mut self, id: NodeId, fetch: raft::Fetch) {
+        self.marks.sometimes(Mark::FetchForApply, fetch.purpose == FetchFor::Apply);
+        self.marks.sometimes(Mark::FetchForPeer, fetch.purpose != FetchFor::Apply);
+        let (now, to) = (self.agenda.now(), fetch.to);
+        self.trace.line(now, || format!("n{id} fetch {}..{to}", fetch.from));
+        if let Some(life) = &mut self.machine(id).life {
+            life.reader.push(fetch);
         }
+    }
+
+    /// No disk is lost here, so no member may accuse another.
+    fn on_notice(&mut self, id: NodeId, notice: raft::Notice) {
+        panic!("n{id} accuses the disk of another: {notice:?}");
     }
 
     fn observe(&mut self, id: NodeId) {
@@ -478,10 +510,7 @@ impl Cluster {
         for write in &done.writes {
             self.trace.line(now, || format!("n{id} {}", write.persist));
         }
-        for message in done.promises {
-            self.send(id, message.to, PeerMessage::Raft(message));
-        }
-        self.push(id, done.input);
+        self.push_event(id, NodeEvent::Persisted(done.persisted));
         self.begin_write(id);
     }
 
@@ -569,6 +598,9 @@ impl Cluster {
         self.marks.sometimes(Mark::TransferGivenUp, given_up);
         let Asks::Operation(operation) = what else { return };
         let fate = match reply {
+            Reply::Applied { revision, .. } if !self.is_readable(id, revision) => {
+                panic!("n{id} answers {request:?} before readers see revision {revision}")
+            }
             Reply::Applied { outcome, revision } => Fate::Answered(match outcome {
                 Ok(outcome) => Answer::Done(outcome, revision),
                 Err(refusal) => Answer::Refused(refusal),
@@ -585,6 +617,11 @@ impl Cluster {
             other => panic!("n{id} answers {request:?} with {other:?}"),
         };
         self.tell(operation, fate);
+    }
+
+    /// Whether readers at a member see what was done at this revision.
+    fn is_readable(&self, id: NodeId, revision: store::Revision) -> bool {
+        self.life(id).is_some_and(|life| life.published.view.revision() >= revision)
     }
 
     fn note_reply(&mut self, reply: &Reply) {

@@ -7,6 +7,7 @@ pub mod check;
 mod clients;
 mod cluster;
 mod digest;
+mod effects;
 mod farm;
 mod fault;
 mod kept;

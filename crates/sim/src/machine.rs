@@ -1,16 +1,17 @@
 //! One machine: a disk that survives, and a member's process while it runs.
 //!
-//! The process is the real one but for its threads: the replica, and the log on the disk through
+//! The process is the real one but for its threads: the loop with the replica, and the log on the disk through
 //! [`DiskWriter`] and [`DiskReader`]. What their threads do takes time: work is taken when the thread
 //! is free, and happens when its time is over; a write in part when the process dies before.
 
 use crate::chance::Chance;
 use crate::ledger::{Ledger, Write};
 use crate::weather::Micros;
-use raft::{Fetch, Message, NodeId};
-use replica::{DiskReader, DiskWriter, Input, Published, Replica};
+use raft::{Fetch, NodeId};
+use replica::{DiskReader, DiskWriter, EventLoop, Input, NodeEvent, Persisted, Published};
 use std::collections::BTreeSet;
 use std::io;
+use std::time::Duration;
 use wal::{Loss, MemoryDisk};
 
 /// A machine and what is known of it.
@@ -25,8 +26,7 @@ pub struct Machine {
     pub life: Option<Life>,
     /// The batch that was being written when the process died.
     pub interrupted: Vec<Write>,
-    /// How fast its clock runs, in thousandths.
-    pub clock: u64,
+    clock: Clock,
     /// Its process stands still.
     pub paused_until: Micros,
     /// Its process gets the processor late.
@@ -41,20 +41,32 @@ pub struct Machine {
     pub tainted: BTreeSet<String>,
 }
 
+/// A clock that runs at a rate of its own.
+struct Clock {
+    /// In thousandths.
+    rate: u64,
+    /// Since when, in the world's time.
+    since: Micros,
+    /// What it showed then.
+    then: Micros,
+}
+
 /// What is gone when the process dies.
 pub struct Life {
     /// Names this life of this member.
     pub boot: u64,
     /// The member.
-    pub replica: Replica,
+    pub event_loop: EventLoop,
     /// Its log, to write it.
     pub writer: DiskWriter<MemoryDisk>,
     /// Its log, to read it.
     pub reader: DiskReader<MemoryDisk>,
     /// What its node thread has not taken yet.
-    pub inbox: Vec<Input>,
-    /// A round is on the agenda.
-    pub round_due: bool,
+    pub inbox: Vec<NodeEvent>,
+    /// When its next turn is on the agenda.
+    pub turn_at: Option<Micros>,
+    /// How long a slice of a turn takes.
+    pub slice: Duration,
     /// Writes that the disk's thread has not taken yet.
     pub queue: Vec<Write>,
     /// Writes that the disk's thread is at.
@@ -67,10 +79,8 @@ pub struct Life {
 
 /// What came of a turn of the disk's thread.
 pub struct Done {
-    /// Promises that are true now.
-    pub promises: Vec<Message>,
     /// What the node's thread is told.
-    pub input: Input,
+    pub persisted: Persisted,
     /// What is on disk now.
     pub writes: Vec<Write>,
 }
@@ -93,7 +103,7 @@ impl Machine {
             ledger: Ledger::default(),
             life: None,
             interrupted: Vec::new(),
-            clock: 1000,
+            clock: Clock { rate: 1000, since: 0, then: 0 },
             paused_until: 0,
             starved_until: 0,
             slow_until: 0,
@@ -101,6 +111,25 @@ impl Machine {
             faulty: false,
             tainted: BTreeSet::new(),
         }
+    }
+
+    /// Lets its clock run at another rate, in thousandths.
+    pub fn set_clock(&mut self, now: Micros, rate: u64) {
+        let then = self.local_time(now).as_micros() as Micros;
+        self.clock = Clock { rate, since: now, then };
+    }
+
+    /// What its clock shows.
+    pub fn local_time(&self, now: Micros) -> Duration {
+        let Clock { rate, since, then } = self.clock;
+        Duration::from_micros(then + (now - since) * rate / 1000)
+    }
+
+    /// When its clock shows this, or a little later.
+    pub fn world_time(&self, local: Duration) -> Micros {
+        let Clock { rate, since, then } = self.clock;
+        let local = local.as_micros() as Micros;
+        since + (local.saturating_sub(then) * 1000).div_ceil(rate)
     }
 
     /// The life of this number, if it has not ended.
@@ -169,11 +198,7 @@ impl Life {
     /// The first of the disk; it ends the member.
     pub fn finish_write(&mut self) -> io::Result<Done> {
         let persisted = self.writer.finish()?;
-        Ok(Done {
-            promises: persisted.then_send,
-            input: Input::Persisted(persisted.ticket),
-            writes: std::mem::take(&mut self.current),
-        })
+        Ok(Done { persisted, writes: std::mem::take(&mut self.current) })
     }
 
     /// The thread that reads takes the next request, if it is free. Whether it has something to do

@@ -43,6 +43,8 @@ pub enum Mark {
     FetchForApply,
     /// A write is done while the log is read back.
     WrittenDuringRead,
+    /// A turn of a loop ends with work left for the next.
+    TurnGoesOn,
     /// A leader's refusal of a forwarded write comes back.
     ForwardRefused,
     /// A write is answered as unknown, at once.
@@ -97,7 +99,7 @@ pub enum Mark {
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 45] = [
+    pub const ALL: [Mark; 46] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -118,6 +120,7 @@ impl Mark {
         Mark::FetchForPeer,
         Mark::FetchForApply,
         Mark::WrittenDuringRead,
+        Mark::TurnGoesOn,
         Mark::ForwardRefused,
         Mark::AnsweredLost,
         Mark::AnsweredTimedOut,

@@ -1,15 +1,17 @@
 //! How a member starts: from what is on its disk, which must be what the ledger says.
 
 use crate::cluster::{Asks, Cluster, Event};
+use crate::effects::{Effect, Effects};
 use crate::fault::Fault;
 use crate::machine::Life;
 use crate::marks::Mark;
 use proto::log::Publish;
 use raft::{Membership, NodeId, Restored};
 use replica::{
-    Config, DiskWriter, Input, Kind, Member, Outbox, Proposal, Replica, Started, Storage,
-    StorageError,
+    Config, DiskWriter, EventLoop, Input, Kind, Member, Proposal, Replica, Started, Storage,
+    StorageError, TURN_MAX,
 };
+use std::time::Duration;
 use wal::{DiskFile, MemoryDisk};
 
 const CLUSTER: u64 = 0xc1;
@@ -102,23 +104,33 @@ impl Cluster {
     fn live(&mut self, id: NodeId, storage: Storage<MemoryDisk>, restored: Restored) {
         self.boots += 1;
         let boot = self.boots;
-        let mut replica = Replica::new(self.config(id, boot), restored);
-        let mut outbox = Outbox::default();
-        replica.handle([], &mut outbox);
-        let published = outbox.published.clone().expect("readers see something from the start");
+        let replica = Replica::new(self.config(id, boot), restored);
+        let tick = Duration::from_micros(self.weather.members.tick);
+        let phase = Duration::from_micros(self.time.below(self.weather.members.tick));
+        let (now, slice) = (self.agenda.now(), self.time.pick(&[Duration::ZERO, TURN_MAX]));
+        let local = self.machine(id).local_time(now);
+        let mut event_loop = EventLoop::new(replica, tick, local.saturating_sub(phase));
+        let mut effects = Effects::new(local, slice);
+        event_loop.turn([], &mut effects);
+        let published = effects.list.iter().find_map(|effect| match effect {
+            Effect::Publish(published) => Some((**published).clone()),
+            _ => None,
+        });
+        let published = published.expect("readers see something from the start");
         self.machine(id).life = Some(Life {
             boot,
-            replica,
+            event_loop,
             reader: storage.reader(),
             writer: DiskWriter::new(storage),
             inbox: Vec::new(),
-            round_due: false,
+            turn_at: None,
+            slice,
             queue: Vec::new(),
             current: Vec::new(),
             reading: None,
             published,
         });
-        self.carry_out(id, outbox);
+        self.carry_out(id, effects);
         let publish = Publish {
             member_id: id.0,
             name: format!("n{id}"),
@@ -127,8 +139,6 @@ impl Cluster {
         let request = self.request(id, Asks::Publish);
         let proposal = Proposal::new(Kind::Publish, &publish);
         self.push(id, Input::Propose { request, proposal });
-        let phase = self.time.below(self.weather.members.tick);
-        self.agenda.add(phase, Event::Tick(id, boot));
     }
 
     fn config(&mut self, id: NodeId, boot: u64) -> Config {

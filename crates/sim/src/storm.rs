@@ -137,8 +137,9 @@ impl Cluster {
             self.agenda.add(after, Event::Strike(fault));
         }
         if self.weather.rate(Fault::ClockRates) > 0 {
+            let now = self.agenda.now();
             for machine in &mut self.machines {
-                machine.clock = self.storm.chance.between(600, 1500);
+                machine.set_clock(now, self.storm.chance.between(600, 1500));
                 self.faults.count(Fault::ClockRates);
             }
         }

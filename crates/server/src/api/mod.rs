@@ -19,7 +19,7 @@ use proto::etcdserverpb::ResponseHeader;
 use replica::{Input, Published, Reply};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use store::Revision;
 use tonic::Status;
@@ -35,6 +35,8 @@ pub struct Member {
     pub config: Arc<Config>,
     /// The state, as of the last round of the node.
     pub published: Arc<ArcSwap<Published>>,
+    /// The longest turn of the node's loop in the last minute or two, in microseconds.
+    pub longest_turn: Arc<AtomicU64>,
     /// The member is stopping: it answers, but wants no more requests.
     pub stopping: AtomicBool,
 }

@@ -131,7 +131,7 @@ impl Oracle {
     pub fn observe(&mut self, machines: &[Machine], id: NodeId, marks: &mut Marks) {
         let machine = &machines[id.0 as usize - 1];
         let Some(life) = &machine.life else { return };
-        let status = life.replica.status();
+        let status = life.event_loop.replica().status();
         let before = self.seen.get(&id).filter(|seen| seen.boot == life.boot).map(|s| s.status);
         self.seen.insert(id, Seen { boot: life.boot, status });
         if before == Some(status) {

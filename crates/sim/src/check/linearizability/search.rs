@@ -8,7 +8,7 @@ use super::evidence::Evidence;
 use super::{Answer, Makers, Operation, Report, Request, Violation};
 
 /// The search gives up after so many choices.
-const CHOICES_MAX: u64 = 50_000;
+const CHOICES_MAX: u64 = 1_000_000;
 /// So many operations around the one that does not fit are shown.
 const AROUND_MAX: usize = 8;
 
