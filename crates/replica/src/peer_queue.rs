@@ -81,8 +81,8 @@ pub enum NextFrame {
     Part {
         /// Not empty.
         bytes: Bytes,
-        /// The message ends with it.
-        last: bool,
+        /// How many bytes of the message follow; with 0 it ends.
+        rest: usize,
     },
     /// Nothing now.
     Wait,
@@ -213,11 +213,11 @@ impl PeerQueue {
     fn take_piece(&mut self) -> NextFrame {
         let Some(begun) = &mut self.begun else { return NextFrame::Wait };
         let bytes = begun.rest.split_to(begun.rest.len().min(PIECE_BYTES_MAX));
-        let last = begun.rest.is_empty();
-        if last {
+        let rest = begun.rest.len();
+        if rest == 0 {
             self.begun = None;
         }
-        NextFrame::Part { bytes, last }
+        NextFrame::Part { bytes, rest }
     }
 
     fn drop_message(&mut self, message: &PeerMessage) -> Option<PeerMessage> {
@@ -425,14 +425,14 @@ mod tests {
         for round in 0.. {
             queue.push(heartbeat(round));
             assert_eq!(next(&mut queue), NextFrame::Batch(vec![heartbeat(round)]));
-            let NextFrame::Part { bytes, last } = next(&mut queue) else { panic!("a piece") };
+            let NextFrame::Part { bytes, rest } = next(&mut queue) else { panic!("a piece") };
             assert!(!bytes.is_empty() && bytes.len() <= PIECE_BYTES_MAX);
             sent += bytes.len();
-            if last {
+            assert_eq!(sent + rest, cost);
+            if rest == 0 {
                 break;
             }
         }
-        assert_eq!(sent, cost);
         assert_eq!(next(&mut queue), NextFrame::Wait);
         assert!(is_empty(&queue));
     }
@@ -457,9 +457,9 @@ mod tests {
         queue.push(forward(1, 2 * PIECE_BYTES_MAX));
         queue.push(forward(2, 10));
         for _ in 0..2 {
-            assert!(matches!(next(&mut queue), NextFrame::Part { last: false, .. }));
+            assert!(matches!(next(&mut queue), NextFrame::Part { rest: 1.., .. }));
         }
-        assert!(matches!(next(&mut queue), NextFrame::Part { last: true, .. }));
+        assert!(matches!(next(&mut queue), NextFrame::Part { rest: 0, .. }));
         assert_eq!(next(&mut queue), NextFrame::Batch(vec![forward(2, 10)]));
     }
 
@@ -488,7 +488,7 @@ mod tests {
     fn what_has_begun_to_leave_counts_until_it_has_left() {
         let mut queue = open();
         assert_eq!(queue.push(forward(1, BULK_BYTES_MAX - 1000)), None);
-        assert!(matches!(next(&mut queue), NextFrame::Part { last: false, .. }));
+        assert!(matches!(next(&mut queue), NextFrame::Part { rest: 1.., .. }));
         assert_eq!(queue.push(forward(2, 2 * PIECE_BYTES_MAX)), Some(refused(2)));
         assert_eq!(queue.push(forward(3, 100)), None);
     }
@@ -541,7 +541,7 @@ mod tests {
             queue.push(append(1, 7, 0, 0, 3));
         }
         assert_eq!(queue.bulk.messages, [append(1, 4, 3, PIECE_BYTES_MAX, 3)], "and tells more");
-        assert!(matches!(next(&mut queue), NextFrame::Part { last: false, .. }));
+        assert!(matches!(next(&mut queue), NextFrame::Part { rest: 1.., .. }));
         queue.push(long.clone());
         assert!(queue.bulk.messages.is_empty(), "it is still on its way");
         // What reaches further, begins earlier, or is of another leader is none.
@@ -609,9 +609,9 @@ mod tests {
                             assert_eq!(lane.pop_front(), Some(message));
                         }
                     }
-                    NextFrame::Part { last, .. } => {
+                    NextFrame::Part { rest, .. } => {
                         assert!(urgent.is_empty(), "urgent messages leave first");
-                        if last {
+                        if rest == 0 {
                             assert_eq!(bulk.pop_front(), long.take());
                         }
                     }

@@ -44,9 +44,9 @@ pub struct Batch {
 /// them; those of the next message begin after the last one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Part {
-    /// The message ends with this piece.
-    #[prost(bool, tag = "1")]
-    pub last: bool,
+    /// How many bytes of the message follow in later pieces; with 0 it ends.
+    #[prost(uint64, tag = "1")]
+    pub rest: u64,
     /// Never empty.
     #[prost(bytes = "bytes", tag = "2")]
     pub bytes: ::prost::bytes::Bytes,

@@ -2,10 +2,10 @@
 
 use super::root_cause;
 use crate::grpc;
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::RecvStream;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
 use proto::peer::{Batch, Frame, Hello, Part, PeerMessage, frame};
 use replica::PIECE_BYTES_MAX;
 use std::future::poll_fn;
@@ -14,8 +14,11 @@ use std::future::poll_fn;
 pub(super) const WRITE_BYTES_MAX: usize = PIECE_BYTES_MAX + 1024;
 /// A peer that announces a longer frame is refused before a byte of it is kept.
 const FRAME_BYTES_MAX: usize = 2 * PIECE_BYTES_MAX;
-/// A peer that sends a longer message in parts is refused. Every append of full size is shorter.
+/// A peer that announces a longer message is refused. Every append of full size is shorter.
 const MESSAGE_BYTES_MAX: usize = 128 << 20;
+/// So much memory is taken for a message because its first part announces it; more when it is
+/// there. Without it most of the work of receiving is to touch and copy memory that grows.
+const ANNOUNCED_BYTES_MAX: usize = 4 << 20;
 
 /// What a peer sends, as it arrives.
 pub(super) struct Frames {
@@ -78,16 +81,39 @@ struct Assembly {
     frame: BytesMut,
     /// Of a message, from its parts.
     message: BytesMut,
+    /// How many bytes of the part that is arriving are missing, and how many of the message
+    /// behind that part.
+    part_missing: usize,
+    message_missing: usize,
 }
 
 impl Assembly {
     fn push(&mut self, bytes: &[u8]) {
-        self.frame.extend_from_slice(bytes);
+        // Straight to their place: to copy megabytes twice would be seen in the figures.
+        let (part, next) = bytes.split_at(self.part_missing.min(bytes.len()));
+        self.part_missing -= part.len();
+        self.message.extend_from_slice(part);
+        self.frame.extend_from_slice(next);
     }
 
     /// Takes the next frame, or long message, out of what has arrived.
     fn next(&mut self) -> Result<Option<Received>, String> {
         loop {
+            if self.part_missing > 0 {
+                return Ok(None);
+            }
+            if !self.message.is_empty() && self.message_missing == 0 {
+                let message = std::mem::take(&mut self.message).freeze();
+                let message = PeerMessage::decode(message).map_err(|error| error.to_string())?;
+                return Ok(Some(Received::Messages(vec![message])));
+            }
+            if let Some(PartHead { head, bytes, rest }) = PartHead::read(&self.frame) {
+                self.begin_part(bytes, rest)?;
+                self.frame.advance(head);
+                let arrived = self.frame.split();
+                self.push(&arrived);
+                continue;
+            }
             let frame = grpc::split_message(&mut self.frame, FRAME_BYTES_MAX)
                 .map_err(|status| status.message().to_owned())?;
             let Some(frame) = frame else { return Ok(None) };
@@ -97,31 +123,85 @@ impl Assembly {
                 Some(frame::Frame::Batch(batch)) => {
                     return Ok(Some(Received::Messages(batch.messages)));
                 }
-                Some(frame::Frame::Part(part)) => {
-                    if let Some(message) = self.add(part)? {
-                        return Ok(Some(Received::Messages(vec![message])));
-                    }
+                // Its head was written in an unusual way.
+                Some(frame::Frame::Part(Part { rest, bytes })) => {
+                    self.begin_part(bytes.len(), rest)?;
+                    self.part_missing = 0;
+                    self.message.extend_from_slice(&bytes);
                 }
                 None => return Err("it sent an empty frame, or one of a newer release".to_owned()),
             }
         }
     }
 
-    /// Adds a part; returns the message if this was its last one.
-    fn add(&mut self, Part { last, bytes }: Part) -> Result<Option<PeerMessage>, String> {
-        if bytes.is_empty() {
+    /// Checks what a part announces of itself, and expects its bytes.
+    fn begin_part(&mut self, bytes: usize, rest: u64) -> Result<(), String> {
+        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+        let missing = bytes.saturating_add(rest);
+        if bytes == 0 {
             return Err("it sent a part without bytes".to_owned());
         }
-        if self.message.len() + bytes.len() > MESSAGE_BYTES_MAX {
-            return Err(format!("it sent a message of more than {MESSAGE_BYTES_MAX} bytes"));
+        if bytes > FRAME_BYTES_MAX {
+            return Err(format!("it announced a part of {bytes} bytes"));
         }
-        self.message.extend_from_slice(&bytes);
-        if !last {
-            return Ok(None);
+        if self.message.is_empty() {
+            if missing > MESSAGE_BYTES_MAX {
+                return Err(format!("it announced a message of {missing} bytes"));
+            }
+            self.message.reserve(missing.min(ANNOUNCED_BYTES_MAX));
+        } else if self.message_missing != missing {
+            return Err("it sent a part that does not continue the one before".to_owned());
         }
-        let message = std::mem::take(&mut self.message).freeze();
-        PeerMessage::decode(message).map(Some).map_err(|error| error.to_string())
+        (self.part_missing, self.message_missing) = (bytes, rest);
+        Ok(())
     }
+}
+
+/// What stands before the bytes of a part.
+struct PartHead {
+    /// Its own length.
+    head: usize,
+    /// The length of the part's bytes.
+    bytes: usize,
+    /// How many bytes of the message follow in later parts.
+    rest: u64,
+}
+
+impl PartHead {
+    /// Reads a head as [`part_head`] writes it; `None` if it is not all there, or something else.
+    fn read(frame: &[u8]) -> Option<PartHead> {
+        let (prefix, mut after) = frame.split_first_chunk::<5>()?;
+        let announced = u64::from(u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]));
+        let frame_body = after.len() as u64;
+        if prefix[0] != 0 || !take_key(&mut after, 3, WireType::LengthDelimited) {
+            return None;
+        }
+        let part_len = decode_varint(&mut after).ok()?;
+        let part_body = after.len() as u64;
+        let rest = match take_key(&mut after, 1, WireType::Varint) {
+            true => decode_varint(&mut after).ok()?,
+            false => 0,
+        };
+        if !take_key(&mut after, 2, WireType::LengthDelimited) {
+            return None;
+        }
+        let bytes = decode_varint(&mut after).ok()?;
+        let ends_together = |body: u64, len: u64| {
+            (body - after.len() as u64).checked_add(bytes).is_some_and(|end| end == len)
+        };
+        let is_whole = ends_together(frame_body, announced) && ends_together(part_body, part_len);
+        let head = frame.len() - after.len();
+        is_whole.then_some(PartHead { head, bytes: usize::try_from(bytes).ok()?, rest })
+    }
+}
+
+/// Takes the key of a field, if it comes next. All keys here have one byte.
+fn take_key(from: &mut &[u8], field: u8, kind: WireType) -> bool {
+    let comes_next = from.first() == Some(&(field << 3 | kind as u8));
+    if comes_next {
+        from.advance(1);
+    }
+    comes_next
 }
 
 /// Encodes a frame of whole messages.
@@ -130,11 +210,11 @@ pub(super) fn batch(messages: Vec<PeerMessage>) -> Bytes {
 }
 
 /// Encodes what stands before the bytes of a part, so that they need not be copied.
-pub(super) fn part_head(bytes: usize, last: bool) -> Bytes {
+pub(super) fn part_head(bytes: usize, rest: usize) -> Bytes {
     let mut part = Vec::new();
-    if last {
+    if rest > 0 {
         encode_key(1, WireType::Varint, &mut part);
-        encode_varint(1, &mut part);
+        encode_varint(rest as u64, &mut part);
     }
     encode_key(2, WireType::LengthDelimited, &mut part);
     encode_varint(bytes as u64, &mut part);
@@ -159,8 +239,8 @@ mod tests {
         PeerMessage { message: Some(peer_message::Message::Refused(refused)) }
     }
 
-    fn part(bytes: &[u8], last: bool) -> Vec<u8> {
-        [&part_head(bytes.len(), last), bytes].concat()
+    fn part(bytes: &[u8], rest: usize) -> Vec<u8> {
+        [&part_head(bytes.len(), rest), bytes].concat()
     }
 
     /// All that is made of these bytes, and why it ends, if it does.
@@ -178,12 +258,12 @@ mod tests {
 
     #[test]
     fn a_part_is_what_the_definition_of_the_protocol_says() {
-        for (bytes, last) in [(&b"x"[..], false), (&[7; 300], true), (&[1; 40_000], false)] {
-            let part_of = pb::Part { last, bytes: Bytes::copy_from_slice(bytes) };
+        for (bytes, rest) in [(&b"x"[..], 0), (&[7; 300], 1), (&[1; 40_000], 1 << 30)] {
+            let part_of = pb::Part { rest: rest as u64, bytes: Bytes::copy_from_slice(bytes) };
             let frame = Frame { frame: Some(frame::Frame::Part(part_of)) };
-            assert!(part(bytes, last) == grpc::frame(&frame)[..]);
+            assert!(part(bytes, rest) == grpc::frame(&frame)[..]);
         }
-        assert_eq!(part(b"ab", true)[..], *b"\0\0\0\0\x08\x1a\x06\x08\x01\x12\x02ab");
+        assert_eq!(part(b"ab", 5)[..], *b"\0\0\0\0\x08\x1a\x06\x08\x05\x12\x02ab");
     }
 
     #[test]
@@ -192,8 +272,10 @@ mod tests {
         let bytes = long.encode_to_vec();
         let pieces: Vec<_> = bytes.chunks(700).collect();
         let mut stream = Vec::new();
+        let mut rest = bytes.len();
         for (n, piece) in pieces.iter().enumerate() {
-            stream.extend(part(piece, n + 1 == pieces.len()));
+            rest -= piece.len();
+            stream.extend(part(piece, rest));
             stream.extend_from_slice(&batch(vec![refused(vec![n as u64])]));
         }
         let mut whole = Vec::new();
@@ -214,7 +296,7 @@ mod tests {
 
     #[test]
     fn lies_are_refused_without_keeping_their_bytes() {
-        let cases: [(&[u8], &str); 8] = [
+        let cases: [(&[u8], &str); 10] = [
             (b"\0\xff\xff\xff\xff", "larger than max"),
             (b"\0\x00\x01\x00\x01", "larger than max"),
             (b"\x01\0\0\0\x01x", "Decompressor"),
@@ -225,7 +307,13 @@ mod tests {
             (b"\0\0\0\0\x02\x1a\x7f", "decode"),
             (b"\0\0\0\0\x02\x1a\0", "a part without bytes"),
             // The last part of what is no message.
-            (b"\0\0\0\0\x08\x1a\x06\x08\x01\x12\x02\x0f\x0f", "decode"),
+            (b"\0\0\0\0\x06\x1a\x04\x12\x02\x0f\x0f", "decode"),
+            // The first part of 34 GB, and of more than there is memory anywhere.
+            (b"\0\0\0\0\x0b\x1a\x09\x08\xff\xff\xff\xff\x7f\x12\x01x", "announced"),
+            (
+                b"\0\0\0\0\x10\x1a\x0e\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x01x",
+                "announced",
+            ),
         ];
         for (bytes, words) in cases {
             let mut assembly = Assembly::default();
@@ -237,14 +325,38 @@ mod tests {
     }
 
     #[test]
-    fn parts_that_never_end_are_refused_when_they_are_too_long() {
+    fn an_unusual_head_is_read_as_well() {
+        let message = refused(vec![7]);
+        let bytes = message.encode_to_vec();
+        // The fields in the other order.
+        let mut frame = vec![0, 0, 0, 0, 6 + 1, 0x1a, 5, 0x12, 1, bytes[0], 0x08];
+        frame.push(bytes.len() as u8 - 1);
         let mut assembly = Assembly::default();
-        let endless = part(&[0; PIECE_BYTES_MAX], false);
-        for _ in 0..MESSAGE_BYTES_MAX / PIECE_BYTES_MAX {
-            assert_eq!(read(&mut assembly, &endless), (Vec::new(), None));
+        assert_eq!(read(&mut assembly, &frame), (Vec::new(), None));
+        let (received, why) = read(&mut assembly, &part(&bytes[1..], 0));
+        assert_eq!((received, why), (vec![Received::Messages(vec![message])], None));
+    }
+
+    #[test]
+    fn parts_that_do_not_continue_the_ones_before_are_refused() {
+        for (rest, bytes) in [(100, 2), (99, 2), (98, 1), (0, 1), (usize::MAX, 1)] {
+            let mut assembly = Assembly::default();
+            assert_eq!(read(&mut assembly, &part(b"x", 100)), (Vec::new(), None));
+            let (received, why) = read(&mut assembly, &part(&vec![0; bytes], rest));
+            assert!(
+                received.is_empty() && why.expect("it is refused").contains("does not continue")
+            );
         }
-        let (_, why) = read(&mut assembly, &endless);
-        assert!(why.expect("it is refused").contains("more than"));
-        assert!(assembly.message.capacity() <= 2 * MESSAGE_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_is_announced_takes_little_memory_before_it_comes() {
+        let mut assembly = Assembly::default();
+        let first = part(b"x", MESSAGE_BYTES_MAX - 1);
+        assert_eq!(read(&mut assembly, &first), (Vec::new(), None));
+        assert!(assembly.message.capacity() <= 2 * ANNOUNCED_BYTES_MAX);
+        let too_long = part(b"x", MESSAGE_BYTES_MAX);
+        let (_, why) = read(&mut Assembly::default(), &too_long);
+        assert!(why.expect("it is refused").contains("announced"));
     }
 }

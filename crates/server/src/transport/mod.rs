@@ -246,8 +246,8 @@ impl Inner {
                         let messages = messages.into_iter().map(wire::encode).collect();
                         out.send_data(frames::batch(messages), false)
                     }
-                    NextFrame::Part { bytes, last } => out
-                        .send_data(frames::part_head(bytes.len(), last), false)
+                    NextFrame::Part { bytes, rest } => out
+                        .send_data(frames::part_head(bytes.len(), rest), false)
                         .and_then(|()| out.send_data(bytes, false)),
                     NextFrame::Wait => Ok(()),
                     NextFrame::Ended => return,
