@@ -59,12 +59,15 @@ fn encode_entry(entry: Entry) -> pb::Entry {
 }
 
 /// Something a peer sent that cannot be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unreadable {
     /// A message that claims to be from or for another member than those of its stream.
     Misaddressed,
     /// A kind of message that only a newer release knows.
-    Message,
+    Message {
+        /// Its number, and where it counts.
+        kind: String,
+    },
     /// A kind of entry that only a newer release knows.
     Entry {
         /// Its number.
@@ -80,7 +83,7 @@ impl fmt::Display for Unreadable {
             Unreadable::Misaddressed => {
                 return f.write_str("a message from or for another member; it was dropped");
             }
-            Unreadable::Message => write!(f, "a message of a kind")?,
+            Unreadable::Message { kind } => write!(f, "a message of kind {kind},")?,
             Unreadable::Entry { kind } => write!(f, "entries of kind {kind}")?,
             Unreadable::Request(UnknownEntry { version, kind }) => {
                 write!(f, "a request of version {version}, kind {kind}")?;
@@ -89,6 +92,11 @@ impl fmt::Display for Unreadable {
         let advice = "it was dropped: start the newer release here, too";
         write!(f, " that this release does not know; {advice}")
     }
+}
+
+/// A message that says nothing; who assembles frames has named those of newer releases.
+fn nothing() -> Unreadable {
+    Unreadable::Message { kind: "none".to_owned() }
 }
 
 /// Reads a message that came from `from` for `to`.
@@ -101,7 +109,7 @@ pub fn decode(
     message: pb::PeerMessage,
 ) -> Result<PeerMessage, Unreadable> {
     use pb::peer_message::Message as Kind;
-    match message.message.ok_or(Unreadable::Message)? {
+    match message.message.ok_or_else(nothing)? {
         Kind::Raft(message) if message.from == from.0 && message.to == to.0 => {
             decode_raft(message).map(PeerMessage::Raft)
         }
@@ -127,7 +135,7 @@ fn decode_raft(message: pb::Raft) -> Result<Message, Unreadable> {
     let position = |at: Option<pb::Position>| {
         at.map_or(Position::default(), |at| Position::new(Term(at.term), Index(at.index)))
     };
-    let body = match message.body.ok_or(Unreadable::Message)? {
+    let body = match message.body.ok_or_else(nothing)? {
         Wire::PreVote(body) => Body::PreVote { last: position(body.last) },
         Wire::PreVoteReply(body) => Body::PreVoteReply { granted: body.granted },
         Wire::Vote(body) => Body::Vote { last: position(body.last), transfer: body.transfer },
@@ -252,7 +260,7 @@ mod tests {
         assert_eq!(decode(from, to, message(NodeId(3), to)), Err(Unreadable::Misaddressed));
         assert_eq!(decode(from, to, message(from, NodeId(3))), Err(Unreadable::Misaddressed));
         let unknown = pb::PeerMessage { message: None };
-        assert_eq!(decode(from, to, unknown), Err(Unreadable::Message));
+        assert_eq!(decode(from, to, unknown), Err(nothing()));
         let entry = pb::Entry { term: 1, index: 1, kind: 99, payload: Bytes::new() };
         let append = pb::Append { prev: None, entries: vec![entry], commit: 0 };
         let body = Some(pb::raft::Body::Append(append));

@@ -5,8 +5,8 @@ use crate::grpc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h2::RecvStream;
 use prost::Message;
-use prost::encoding::{WireType, decode_varint, encode_key, encode_varint};
-use proto::peer::{Batch, Frame, Hello, Part, PeerMessage, frame};
+use prost::encoding::{WireType, decode_key, decode_varint, encode_key, encode_varint};
+use proto::peer::{Batch, Frame, Hello, Part, PeerMessage, frame, peer_message};
 use replica::PIECE_BYTES_MAX;
 use std::future::poll_fn;
 
@@ -33,6 +33,8 @@ pub(super) enum Received {
     Hello(Hello),
     /// Messages.
     Messages(Vec<PeerMessage>),
+    /// A message that this release does not know; its kind in words.
+    Unknown(String),
     /// Some bytes of a message that is not complete yet.
     Bytes,
 }
@@ -85,6 +87,8 @@ struct Assembly {
     /// behind that part.
     part_missing: usize,
     message_missing: usize,
+    /// The kind of a message that was taken out because this release does not know it.
+    unknown: Option<String>,
 }
 
 impl Assembly {
@@ -99,12 +103,20 @@ impl Assembly {
     /// Takes the next frame, or long message, out of what has arrived.
     fn next(&mut self) -> Result<Option<Received>, String> {
         loop {
+            if let Some(kind) = self.unknown.take() {
+                return Ok(Some(Received::Unknown(kind)));
+            }
             if self.part_missing > 0 {
                 return Ok(None);
             }
             if !self.message.is_empty() && self.message_missing == 0 {
-                let message = std::mem::take(&mut self.message).freeze();
-                let message = PeerMessage::decode(message).map_err(|error| error.to_string())?;
+                let raw = std::mem::take(&mut self.message).freeze();
+                let message =
+                    PeerMessage::decode(raw.clone()).map_err(|error| error.to_string())?;
+                self.unknown = unknown_kind(&message, &raw);
+                if self.unknown.is_some() {
+                    continue;
+                }
                 return Ok(Some(Received::Messages(vec![message])));
             }
             if let Some(PartHead { head, bytes, rest }) = PartHead::read(&self.frame) {
@@ -117,10 +129,15 @@ impl Assembly {
             let frame = grpc::split_message(&mut self.frame, FRAME_BYTES_MAX)
                 .map_err(|status| status.message().to_owned())?;
             let Some(frame) = frame else { return Ok(None) };
+            let raw = frame.clone();
             let frame = Frame::decode(frame).map_err(|error| error.to_string())?;
             match frame.frame {
                 Some(frame::Frame::Hello(hello)) => return Ok(Some(Received::Hello(hello))),
-                Some(frame::Frame::Batch(batch)) => {
+                Some(frame::Frame::Batch(mut batch)) => {
+                    if batch.messages.iter().any(is_unknown) {
+                        self.unknown = unknown_kind_in(&batch, &raw);
+                        batch.messages.retain(|message| !is_unknown(message));
+                    }
                     return Ok(Some(Received::Messages(batch.messages)));
                 }
                 // Its head was written in an unusual way.
@@ -155,6 +172,55 @@ impl Assembly {
         (self.part_missing, self.message_missing) = (bytes, rest);
         Ok(())
     }
+}
+
+/// Whether what a message says is lost on this release.
+fn is_unknown(message: &PeerMessage) -> bool {
+    match &message.message {
+        None => true,
+        Some(peer_message::Message::Raft(raft)) => raft.body.is_none(),
+        Some(_) => false,
+    }
+}
+
+/// The kind of a message that this release does not know, read from the bytes it was decoded from.
+fn unknown_kind(message: &PeerMessage, raw: &[u8]) -> Option<String> {
+    if !is_unknown(message) {
+        return None;
+    }
+    let Some((number, content)) = fields(raw).next() else { return Some("none".to_owned()) };
+    if message.message.is_none() {
+        return Some(number.to_string());
+    }
+    // Sender, receiver and term come before the body.
+    let body = fields(content).map(|(number, _)| number).find(|number| *number > 3);
+    Some(body.map_or("none, of consensus".to_owned(), |number| format!("{number}, of consensus")))
+}
+
+/// The same of the first such message of a batch, from the bytes of its frame.
+fn unknown_kind_in(batch: &Batch, raw: &[u8]) -> Option<String> {
+    let messages = fields(raw).flat_map(|(_, batch)| fields(batch));
+    batch.messages.iter().zip(messages).find_map(|(message, (_, raw))| unknown_kind(message, raw))
+}
+
+/// The numbers and contents of a message's fields, as far as they can be read.
+fn fields(mut raw: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
+    std::iter::from_fn(move || {
+        let (number, kind) = decode_key(&mut raw).ok()?;
+        let bytes = match kind {
+            WireType::LengthDelimited => usize::try_from(decode_varint(&mut raw).ok()?).ok()?,
+            WireType::Varint => {
+                decode_varint(&mut raw).ok()?;
+                0
+            }
+            WireType::SixtyFourBit => 8,
+            WireType::ThirtyTwoBit => 4,
+            WireType::StartGroup | WireType::EndGroup => return None,
+        };
+        let (content, after) = raw.split_at_checked(bytes)?;
+        raw = after;
+        Some((number, content))
+    })
 }
 
 /// What stands before the bytes of a part.
@@ -232,7 +298,7 @@ pub(super) fn part_head(bytes: usize, rest: usize) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::peer::{self as pb, peer_message};
+    use proto::peer as pb;
 
     fn refused(sequences: Vec<u64>) -> PeerMessage {
         let refused = pb::Refused { boot: 1, sequences };
@@ -321,6 +387,29 @@ mod tests {
             let why = why.expect("it is refused");
             assert!(received.is_empty() && why.contains(words), "{bytes:x?}: {why}");
             assert!(assembly.frame.capacity() < 1000);
+        }
+    }
+
+    #[test]
+    fn messages_of_a_newer_release_are_named_and_the_others_come() {
+        let known = refused(vec![3]).encode_to_vec();
+        // Field 9 of a message; field 40 of one of consensus, after its sender.
+        let (newer, consensus) = (b"\x4a\x01x", b"\x0a\x05\x08\x01\xc2\x02\x00");
+        for (unknown, kind) in [(&newer[..], "9"), (consensus, "40, of consensus"), (b"", "none")] {
+            let mut batch = Vec::new();
+            for message in [&known[..], unknown, &known] {
+                batch.extend([0x0a, message.len() as u8]);
+                batch.extend(message);
+            }
+            let mut frame = vec![0, 0, 0, 0, batch.len() as u8 + 2, 0x12, batch.len() as u8];
+            frame.extend(batch);
+            let messages = Received::Messages(vec![refused(vec![3]); 2]);
+            let expected = vec![messages, Received::Unknown(kind.to_owned())];
+            assert_eq!(read(&mut Assembly::default(), &frame), (expected, None));
+            if !unknown.is_empty() {
+                let received = read(&mut Assembly::default(), &part(unknown, 0));
+                assert_eq!(received, (vec![Received::Unknown(kind.to_owned())], None));
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::http2::Pulse;
 use crate::identity::Id;
 use crate::socket::Coalescing;
 use crate::urls::Url;
-use crate::wire;
+use crate::wire::{self, Unreadable};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use frames::{Frames, Received, WRITE_BYTES_MAX};
@@ -340,6 +340,11 @@ impl Inner {
                         .add(messages.filter_map(|message| self.read(from, message)).collect())
                         .await
                 }
+                Ok(Some(Received::Unknown(kind))) => {
+                    let unreadable = Unreadable::Message { kind };
+                    self.complain(format!("peer {:x} sent {unreadable}", from.0));
+                    Ok(())
+                }
                 Ok(Some(Received::Bytes)) => unread.note_contact(),
                 Ok(Some(Received::Hello(_))) => break "it greeted again".to_owned(),
                 Ok(None) => break CLOSED.to_owned(),
@@ -454,7 +459,7 @@ impl Inner {
         let read = wire::decode(from, self.own, message);
         let unreadable = match &read {
             Ok(message) => wire::unknown_request(message),
-            Err(unreadable) => Some(*unreadable),
+            Err(unreadable) => Some(unreadable.clone()),
         };
         if let Some(unreadable) = unreadable {
             self.complain(format!("peer {:x} sent {unreadable}", from.0));
