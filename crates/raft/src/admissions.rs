@@ -58,6 +58,8 @@ pub type Admission = BTreeMap<NodeId, Incarnation>;
 pub(crate) struct Admissions {
     /// Those that are committed, joined: the latest of each member.
     committed: Admission,
+    /// Names the log by the first of them; 0 before.
+    history: u64,
     /// Those that are not, in order.
     pending: VecDeque<(Index, Admission)>,
 }
@@ -89,6 +91,10 @@ impl Admissions {
     pub(crate) fn commit(&mut self, index: Index) {
         while self.pending.front().is_some_and(|(at, _)| *at <= index) {
             let (_, admission) = self.pending.pop_front().expect("there is a first");
+            if self.committed.is_empty() {
+                let mix = |mixed: u64, life: &Incarnation| mixed.rotate_left(7) ^ life.id;
+                self.history = admission.values().fold(0, mix).max(1);
+            }
             for (id, incarnation) in admission {
                 let latest = self.committed.entry(id).or_insert(incarnation);
                 if incarnation.continues(*latest) {
@@ -107,6 +113,12 @@ impl Admissions {
     pub(crate) fn in_effect(&self) -> Option<&Admission> {
         let first = self.pending.front().map(|(_, admission)| admission);
         if self.committed.is_empty() { first } else { Some(&self.committed) }
+    }
+
+    /// Names the log that this is a part of: the same for all members that have one. 0 before the first
+    /// admission is committed.
+    pub(crate) fn history(&self) -> u64 {
+        self.history
     }
 
     /// What is certain: the lives that committed entries name.

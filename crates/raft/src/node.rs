@@ -359,6 +359,29 @@ impl Node {
         self.check();
     }
 
+    /// The life of this member's log.
+    pub fn incarnation(&self) -> Incarnation {
+        self.core.incarnation
+    }
+
+    /// The lives of members' logs that count; `None` before anybody was admitted.
+    pub fn admitted(&self) -> Option<&Admission> {
+        self.core.log.admissions().in_effect()
+    }
+
+    /// Names the log that all members share; 0 before its first admission is committed.
+    pub fn history(&self) -> u64 {
+        self.core.log.admissions().history()
+    }
+
+    /// A new connection to a peer: what was on an old one may be lost, in either direction.
+    pub fn connected(&mut self, peer: NodeId) {
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_disconnected(peer);
+        }
+        self.check();
+    }
+
     /// Everything there is to do since the last call.
     pub fn ready(&mut self) -> Ready {
         if let Role::Leader(leader) = &mut self.role {

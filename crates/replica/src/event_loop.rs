@@ -181,7 +181,7 @@ impl EventLoop {
             &mut self.outbox;
         for (to, message) in peers.drain(..) {
             if let Some(refused) = ports.send(to, message) {
-                self.inputs.push(Input::Peer(to, refused));
+                self.inputs.push(Input::NotSent(to, refused));
             }
         }
         ports.flush();

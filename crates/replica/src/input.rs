@@ -23,6 +23,9 @@ pub enum Input {
     /// Bytes of a long message from a peer are arriving: it is alive, though nothing it says can be
     /// read yet.
     Contact(NodeId),
+    /// A forward to this peer was certainly not sent, as far as this copy of it goes: this is what
+    /// the peer would have answered ([`PeerMessage::refusal`]).
+    NotSent(NodeId, PeerMessage),
     /// A client wants something written.
     Propose {
         /// Whose reply it is.

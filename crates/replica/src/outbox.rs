@@ -1,6 +1,7 @@
 //! What goes out.
 
 use crate::input::{PeerMessage, RequestId};
+use crate::log_names::LogNames;
 use crate::members::Member;
 use raft::{Fetch, NodeId, Notice, Persist, Status};
 use std::sync::Arc;
@@ -35,6 +36,8 @@ pub struct Published {
     pub status: Status,
     /// All members, ascending by id.
     pub members: Arc<[Member]>,
+    /// Whose logs count.
+    pub logs: Arc<LogNames>,
 }
 
 /// The answer to a request.

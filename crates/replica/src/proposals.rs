@@ -60,6 +60,8 @@ pub(crate) struct Pending {
     pub(crate) request: Option<RequestId>,
     deadline: u64,
     pub(crate) physical: bool,
+    /// More than one copy of it was sent: that one was not says nothing of the other.
+    is_repeated: bool,
     /// Whom it was given to.
     reign: Reign,
     /// What was handed over, in case it has to be again.
@@ -133,18 +135,24 @@ impl Proposals {
             let sealed = proposal.seal(Origin { member, boot, sequence });
             let request = Some(request);
             let handed = sealed.clone();
-            self.pending
-                .insert(sequence, Pending { request, deadline, physical, reign, kind, sealed });
+            self.pending.insert(
+                sequence,
+                Pending { request, deadline, physical, is_repeated: false, reign, kind, sealed },
+            );
             handed
         };
         self.waiting.drain(..count).map(hand_out).collect()
     }
 
-    /// What this leader was given and has not decided about yet, as far as is known.
-    pub(crate) fn pending_at(&self, leader: NodeId, term: Term) -> Vec<Bytes> {
-        let is_there = |pending: &&Pending| pending.reign == (leader, term);
-        let wanted = self.pending.values().filter(|pending| pending.request.is_some());
-        wanted.filter(is_there).map(|pending| pending.sealed.clone()).collect()
+    /// Copies of what this leader was given and has not decided about yet, as far as is known.
+    pub(crate) fn hand_over_again(&mut self, leader: NodeId, term: Term) -> Vec<Bytes> {
+        let is_there =
+            |pending: &&mut Pending| pending.reign == (leader, term) && pending.request.is_some();
+        let again = |pending: &mut Pending| {
+            pending.is_repeated = true;
+            pending.sealed.clone()
+        };
+        self.pending.values_mut().filter(is_there).map(again).collect()
     }
 
     /// An entry was applied: the write of ours that it was, if it is pending.
@@ -187,11 +195,27 @@ impl Proposals {
 
     /// A leader says that it did not propose these, and never will. They wait again.
     pub(crate) fn refused(&mut self, from: NodeId, boot: u64, sequences: &[u64]) {
+        self.take_back(from, boot, sequences, |_| true);
+    }
+
+    /// A copy of these was not sent to a leader. Those of which that was the only one wait again.
+    pub(crate) fn not_sent(&mut self, to: NodeId, boot: u64, sequences: &[u64]) {
+        self.take_back(to, boot, sequences, |pending| !pending.is_repeated);
+    }
+
+    fn take_back(
+        &mut self,
+        from: NodeId,
+        boot: u64,
+        sequences: &[u64],
+        is_certain: impl Fn(&Pending) -> bool,
+    ) {
         if boot != self.boot || from == self.member {
             return;
         }
         for &refused in sequences {
-            if self.pending.get(&refused).is_some_and(|pending| pending.reign.0 == from) {
+            let pending = self.pending.get(&refused).filter(|pending| is_certain(pending));
+            if pending.is_some_and(|pending| pending.reign.0 == from) {
                 let pending = self.pending.remove(&refused).expect("it was there");
                 self.refused_by = Some(pending.reign);
                 self.wait_again(refused, pending);

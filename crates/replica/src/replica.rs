@@ -4,6 +4,7 @@ use crate::command;
 use crate::entry::{Header, Kind};
 use crate::input::{Input, PeerMessage, RequestId};
 use crate::invariants::Invariants;
+use crate::log_names::LogNames;
 use crate::members::{Member, Members};
 use crate::outbox::{Outbox, Published, Reply};
 use crate::proposals::{Forwards, Pending, Proposals};
@@ -13,6 +14,7 @@ use raft::{
     Entry, EntryKind, Index, Node, NodeId, Position, Ready, Refusal, Restored, Status, Term,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use store::{Revision, Store};
 
 /// How a member behaves.
@@ -67,6 +69,7 @@ pub struct Replica {
     answered: u64,
     published: Option<(Status, Revision, bool)>,
     members_changed: bool,
+    logs: Arc<LogNames>,
     pub(crate) invariants: Invariants,
 }
 
@@ -96,7 +99,7 @@ impl Replica {
     /// A member that starts with what was on its disk. Its store is filled by what is committed.
     pub fn new(config: Config, restored: Restored) -> Replica {
         let (id, election_ticks) = (config.raft.id, config.raft.election_ticks);
-        Replica {
+        let mut replica = Replica {
             id,
             forward_bytes_max: config.raft.append_bytes_max,
             node: Node::new(config.raft, restored),
@@ -120,9 +123,17 @@ impl Replica {
             taken: 0,
             answered: 0,
             published: None,
+            logs: Arc::default(),
             members_changed: true,
             invariants: Invariants::default(),
-        }
+        };
+        replica.note_logs();
+        replica
+    }
+
+    /// Whose logs count, by what this member's own log says.
+    pub fn logs(&self) -> Arc<LogNames> {
+        Arc::clone(&self.logs)
     }
 
     /// Takes inputs, as many as there are, and says what follows from them.
@@ -199,6 +210,10 @@ impl Replica {
             Input::Peer(from, message) => self.on_peer(from, message, outbox),
             Input::Disconnected(peer) => self.node.disconnected(peer),
             // Hints that nothing relies on yet.
+            Input::NotSent(peer, PeerMessage::Refused { boot, sequences }) => {
+                self.proposals.not_sent(peer, boot, &sequences);
+            }
+            Input::NotSent(..) => {}
             Input::Connected(peer) => self.on_connected(peer, outbox),
             Input::Contact(peer) => self.node.contact(peer),
             Input::Propose { request, proposal } => {
@@ -289,9 +304,10 @@ impl Replica {
     /// What was on its way to a leader whose connection broke may be lost, and so may its refusal. It
     /// is sent again: a leader tells what it has decided about by its number.
     fn on_connected(&mut self, peer: NodeId, outbox: &mut Outbox) {
+        self.node.connected(peer);
         let Status { leader, term, .. } = self.status();
         if leader == Some(peer) && peer != self.id {
-            let pending = self.proposals.pending_at(peer, term);
+            let pending = self.proposals.hand_over_again(peer, term);
             if !pending.is_empty() {
                 forward(peer, term, pending, self.forward_bytes_max, outbox);
             }
@@ -501,7 +517,8 @@ impl Replica {
 
     fn publish(&mut self, outbox: &mut Outbox) {
         let now = (self.status(), self.store.revision(), self.sweeping);
-        if self.published == Some(now) && !self.members_changed {
+        let logs_changed = self.note_logs();
+        if self.published == Some(now) && !self.members_changed && !logs_changed {
             return;
         }
         self.published = Some(now);
@@ -510,7 +527,22 @@ impl Replica {
             view: self.store.view(),
             status: self.status(),
             members: self.members.all(),
+            logs: Arc::clone(&self.logs),
         });
+    }
+
+    /// Keeps what the log says of members' logs. Returns whether that is news.
+    fn note_logs(&mut self) -> bool {
+        let (admitted, history) = (self.node.admitted(), self.node.history());
+        let is_known = match admitted {
+            Some(admitted) => *admitted == self.logs.admitted && history == self.logs.history,
+            None => self.logs.own == self.node.incarnation(),
+        };
+        if !is_known {
+            let (own, admitted) = (self.node.incarnation(), admitted.cloned().unwrap_or_default());
+            self.logs = Arc::new(LogNames { own, admitted, history });
+        }
+        !is_known
     }
 }
 

@@ -306,6 +306,7 @@ fn first_published(config: &Config, replica: &Replica) -> Arc<ArcSwap<Published>
         view: store::Store::new().view(),
         status: replica.status(),
         members: members.into(),
+        logs: replica.logs(),
     }))
 }
 

@@ -106,12 +106,13 @@ fn nothing() -> Unreadable {
 pub fn decode(
     from: NodeId,
     to: NodeId,
+    incarnation: Incarnation,
     message: pb::PeerMessage,
 ) -> Result<PeerMessage, Unreadable> {
     use pb::peer_message::Message as Kind;
     match message.message.ok_or_else(nothing)? {
         Kind::Raft(message) if message.from == from.0 && message.to == to.0 => {
-            decode_raft(message).map(PeerMessage::Raft)
+            decode_raft(message, incarnation).map(PeerMessage::Raft)
         }
         Kind::Raft(_) => Err(Unreadable::Misaddressed),
         Kind::Forward(pb::Forward { term, proposals }) => {
@@ -130,7 +131,7 @@ pub fn unknown_request(message: &PeerMessage) -> Option<Unreadable> {
     proposals.iter().find_map(|request| Header::decode(request).err()).map(Unreadable::Request)
 }
 
-fn decode_raft(message: pb::Raft) -> Result<Message, Unreadable> {
+fn decode_raft(message: pb::Raft, incarnation: Incarnation) -> Result<Message, Unreadable> {
     use pb::raft::Body as Wire;
     let position = |at: Option<pb::Position>| {
         at.map_or(Position::default(), |at| Position::new(Term(at.term), Index(at.index)))
@@ -157,7 +158,6 @@ fn decode_raft(message: pb::Raft) -> Result<Message, Unreadable> {
         Wire::TimeoutNow(_) => Body::TimeoutNow,
     };
     let (from, to) = (NodeId(message.from), NodeId(message.to));
-    let incarnation = Incarnation::default();
     Ok(Message { from, to, term: Term(message.term), incarnation, body })
 }
 
@@ -173,6 +173,9 @@ fn decode_entry(entry: pb::Entry) -> Result<Entry, Unreadable> {
 mod tests {
     use super::*;
     use bytes::Bytes;
+
+    /// Not on the wire with each message: the greeting of the stream has it.
+    const LIFE: Incarnation = Incarnation { start: 3, id: u64::MAX };
 
     fn all_bodies() -> Vec<Body> {
         let at = Position::new(Term(3), Index(7));
@@ -202,20 +205,14 @@ mod tests {
     fn every_message_survives_the_wire() {
         let (from, to) = (NodeId(u64::MAX), NodeId(2));
         let raft = all_bodies().into_iter().map(|body| {
-            PeerMessage::Raft(Message {
-                from,
-                to,
-                term: Term(4),
-                incarnation: Incarnation::default(),
-                body,
-            })
+            PeerMessage::Raft(Message { from, to, term: Term(4), incarnation: LIFE, body })
         });
         let others = [
             PeerMessage::Forward { term: Term(1), proposals: vec![Bytes::from_static(b"p")] },
             PeerMessage::Refused { boot: 5, sequences: vec![1, 2] },
         ];
         for message in raft.chain(others) {
-            assert_eq!(decode(from, to, encode(message.clone())), Ok(message));
+            assert_eq!(decode(from, to, LIFE, encode(message.clone())), Ok(message));
         }
     }
 
@@ -228,7 +225,7 @@ mod tests {
         let mut bodies = all_bodies();
         bodies.push(append);
         let raft = bodies.into_iter().map(|body| {
-            let (term, incarnation) = (Term(u64::MAX), Incarnation::default());
+            let (term, incarnation) = (Term(u64::MAX), LIFE);
             PeerMessage::Raft(Message { from, to, term, incarnation, body })
         });
         let proposals = vec![Bytes::from(vec![1; 5000]); 7];
@@ -248,25 +245,19 @@ mod tests {
         let (from, to) = (NodeId(1), NodeId(2));
         let message = |from, to| {
             let body = Body::TimeoutNow;
-            encode(PeerMessage::Raft(Message {
-                from,
-                to,
-                term: Term(1),
-                incarnation: Incarnation::default(),
-                body,
-            }))
+            encode(PeerMessage::Raft(Message { from, to, term: Term(1), incarnation: LIFE, body }))
         };
-        assert!(decode(from, to, message(from, to)).is_ok());
-        assert_eq!(decode(from, to, message(NodeId(3), to)), Err(Unreadable::Misaddressed));
-        assert_eq!(decode(from, to, message(from, NodeId(3))), Err(Unreadable::Misaddressed));
+        assert!(decode(from, to, LIFE, message(from, to)).is_ok());
+        assert_eq!(decode(from, to, LIFE, message(NodeId(3), to)), Err(Unreadable::Misaddressed));
+        assert_eq!(decode(from, to, LIFE, message(from, NodeId(3))), Err(Unreadable::Misaddressed));
         let unknown = pb::PeerMessage { message: None };
-        assert_eq!(decode(from, to, unknown), Err(nothing()));
+        assert_eq!(decode(from, to, LIFE, unknown), Err(nothing()));
         let entry = pb::Entry { term: 1, index: 1, kind: 99, payload: Bytes::new() };
         let append = pb::Append { prev: None, entries: vec![entry], commit: 0 };
         let body = Some(pb::raft::Body::Append(append));
         let raft = pb::Raft { from: 1, to: 2, term: 1, body };
         let message = Some(pb::peer_message::Message::Raft(raft));
-        let why = decode(from, to, pb::PeerMessage { message }).expect_err("it is unknown");
+        let why = decode(from, to, LIFE, pb::PeerMessage { message }).expect_err("it is unknown");
         assert_eq!(
             why.to_string(),
             "entries of kind 99 that this release does not know; it was dropped: start the newer \

@@ -340,7 +340,9 @@ fn a_member_that_lost_its_data_takes_no_part() {
             from: id(larger),
             to: id(smaller),
             protocol_version: 2,
-            log_is_empty: true,
+            incarnation_start: 1,
+            incarnation_id: 7,
+            history: 0,
         };
         let url = format!("http://127.0.0.1:{}", places.peers[smaller]);
         let endpoint = tonic::transport::Endpoint::from_shared(url).unwrap();
@@ -402,7 +404,9 @@ fn strangers(places: &Places) -> Vec<(proto::peer::Hello, &'static str)> {
         from: 77,
         to: config.member_id.0,
         protocol_version: 2,
-        log_is_empty: false,
+        incarnation_start: 1,
+        incarnation_id: 7,
+        history: 0,
     };
     vec![
         (proto::peer::Hello { cluster_id: 5, ..own }, "for cluster 5"),

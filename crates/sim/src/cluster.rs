@@ -373,7 +373,7 @@ impl Cluster {
             && let Some(refusal) = message.refusal()
             && self.time.one_in(2)
         {
-            self.push(from, Input::Peer(to, refusal));
+            self.push(from, Input::NotSent(to, refusal));
             return;
         }
         match &message {

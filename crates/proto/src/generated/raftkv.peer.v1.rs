@@ -27,10 +27,15 @@ pub struct Hello {
     pub to: u64,
     #[prost(uint32, tag = "4")]
     pub protocol_version: u32,
-    /// The sender holds no entry. A member that the cluster knows to have held
-    /// some has lost its data, and with it its votes: it may not take part.
-    #[prost(bool, tag = "5")]
-    pub log_is_empty: bool,
+    /// The life of the sender's log: how many were admitted before, and one more;
+    /// and the number drawn for it. All that is said on the stream is said by it.
+    #[prost(uint64, tag = "6")]
+    pub incarnation_start: u64,
+    #[prost(uint64, tag = "7")]
+    pub incarnation_id: u64,
+    /// Names the log that the members share; 0 if the sender does not know yet.
+    #[prost(uint64, tag = "8")]
+    pub history: u64,
 }
 /// Whole messages. They are short, and may overtake the message whose parts are
 /// being sent. What is lost is lost from the end of the stream on.

@@ -30,7 +30,7 @@ use h2::{PingPong, RecvStream, SendStream};
 use http::Request;
 use outgoing::Sending;
 use proto::peer::{Frame, Hello, frame};
-use raft::{Index, NodeId};
+use raft::{Incarnation, NodeId};
 use replica::{Input, NextFrame, PIECE_BYTES_MAX, PeerMessage, Published};
 use socket2::SockRef;
 use std::collections::BTreeMap;
@@ -99,6 +99,20 @@ struct Inner {
     complaints: Mutex<BTreeMap<String, Instant>>,
 }
 
+/// Who speaks on a stream, as its greeting said.
+#[derive(Clone, Copy)]
+struct Speaker {
+    id: NodeId,
+    incarnation: Incarnation,
+}
+
+impl Speaker {
+    fn of(hello: &Hello) -> Speaker {
+        let Hello { incarnation_start: start, incarnation_id: id, .. } = *hello;
+        Speaker { id: NodeId(hello.from), incarnation: Incarnation { start, id } }
+    }
+}
+
 impl Transport {
     /// The transport of the configured member. Nothing is connected yet.
     pub fn new(
@@ -152,12 +166,15 @@ impl Transport {
 
 impl Inner {
     fn hello(&self, to: NodeId) -> Frame {
+        let logs = Arc::clone(&self.published.load().logs);
         let hello = Hello {
             cluster_id: self.cluster.0,
             from: self.own.0,
             to: to.0,
             protocol_version: PROTOCOL_VERSION,
-            log_is_empty: self.published.load().status.last.index == Index(0),
+            incarnation_start: logs.own.start,
+            incarnation_id: logs.own.id,
+            history: logs.history,
         };
         Frame { frame: Some(frame::Frame::Hello(hello)) }
     }
@@ -200,23 +217,24 @@ impl Inner {
         } else {
             Err(Status::unimplemented("members make no such call"))
         };
-        let from = match greeted {
-            Ok(from) => from,
+        let peer = match greeted {
+            Ok(peer) => peer,
             Err(status) => return grpc::refuse(&mut respond, &status),
         };
+        let from = peer.id;
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let Ok(mut out) = respond.send_response(grpc::head(), false) else { return };
         if grpc::send(&mut out, grpc::frame(&self.hello(from))).await.is_ok() {
             tokio::select! {
                 biased;
-                () = self.receive_once_wanted(from, number, &mut frames) => {}
+                () = self.receive_once_wanted(peer, number, &mut frames) => {}
                 () = self.send(from, number, &mut out) => {}
             }
         }
     }
 
     /// Reads the greeting of one who dialled.
-    async fn greeted(&self, frames: &mut Frames) -> Result<NodeId, Status> {
+    async fn greeted(&self, frames: &mut Frames) -> Result<Speaker, Status> {
         let first = within(HANDSHAKE_PATIENCE, frames.next_complete()).await;
         let Ok(Some(Received::Hello(hello))) = first else {
             return Err(Status::invalid_argument("a stream of a peer starts with a greeting"));
@@ -228,7 +246,7 @@ impl Inner {
         if hello.from < self.own.0 {
             return Err(Status::failed_precondition("the member with the larger id dials"));
         }
-        Ok(NodeId(hello.from))
+        Ok(Speaker::of(&hello))
     }
 
     /// Sends what is queued until another stream takes over, or this one breaks, which whoever
@@ -261,7 +279,7 @@ impl Inner {
 
     /// Whether a greeting is that of a peer, to us.
     fn judge(&self, hello: &Hello) -> Result<(), String> {
-        let Hello { cluster_id, from, to, protocol_version, log_is_empty } = *hello;
+        let Hello { cluster_id, from, to, protocol_version, history, .. } = *hello;
         if cluster_id != self.cluster.0 {
             return Err(format!(
                 "the stream is for cluster {cluster_id:x}, and member {:x} is of cluster {}; \
@@ -281,17 +299,9 @@ impl Inner {
                  this member speaks version {PROTOCOL_VERSION}: start the newer release on both"
             ));
         }
-        // Whoever is known by name held the entry that says so, on its disk (see `Running::join`).
-        // With an empty log it has lost that, and may have lost votes and acknowledged writes.
-        let published = self.published.load();
-        let known = published.members.iter().find(|member| member.id.0 == from);
-        if log_is_empty && known.is_some_and(|member| !member.client_urls.is_empty()) {
-            return Err(format!(
-                "member {from:x} has already been bootstrapped, and its log is empty: its data \
-                 directory was lost or is the wrong one"
-            ));
-        }
-        Ok(())
+        let Speaker { id, incarnation } = Speaker::of(hello);
+        let logs = Arc::clone(&self.published.load().logs);
+        logs.check(id, incarnation, history).map_err(|foreign| foreign.to_string())
     }
 
     /// Takes a stream into use, in place of an older one; false if a newer one is in use.
@@ -307,11 +317,12 @@ impl Inner {
 
     /// Waits until the peer that dialled has found our greeting good, then goes on with its
     /// messages.
-    async fn receive_once_wanted(&self, from: NodeId, number: u64, frames: &mut Frames) {
+    async fn receive_once_wanted(&self, peer: Speaker, number: u64, frames: &mut Frames) {
+        let from = peer.id;
         let first = within(HANDSHAKE_PATIENCE, frames.next_complete()).await;
         if let Ok(Some(Received::Messages(_))) = first {
             if self.established(from, number) {
-                self.receive(from, number, frames).await;
+                self.receive(peer, number, frames).await;
             }
         } else {
             self.complain(format!(
@@ -322,7 +333,8 @@ impl Inner {
     }
 
     /// Hands on what a peer says until the stream breaks.
-    async fn receive(&self, from: NodeId, number: u64, frames: &mut Frames) {
+    async fn receive(&self, peer: Speaker, number: u64, frames: &mut Frames) {
+        let from = peer.id;
         let mut unread = Unread::new(from, self.inbox.clone(), self.contact_interval);
         let why = loop {
             let received = tokio::select! {
@@ -337,7 +349,7 @@ impl Inner {
                 Ok(Some(Received::Messages(messages))) => {
                     let messages = messages.into_iter();
                     unread
-                        .add(messages.filter_map(|message| self.read(from, message)).collect())
+                        .add(messages.filter_map(|message| self.read(peer, message)).collect())
                         .await
                 }
                 Ok(Some(Received::Unknown(kind))) => {
@@ -403,7 +415,7 @@ impl Inner {
             }),
         });
         let greeting = within(HANDSHAKE_PATIENCE, self.greet(peer, url, calls));
-        let (mut frames, mut out) = tokio::select! {
+        let (speaker, mut frames, mut out) = tokio::select! {
             biased;
             why = &mut ended => return Err(why),
             greeted = greeting => greeted?,
@@ -415,7 +427,7 @@ impl Inner {
         tokio::select! {
             biased;
             why = &mut ended => self.broken(peer, number, &why),
-            () = self.receive(peer, number, &mut frames) => {}
+            () = self.receive(speaker, number, &mut frames) => {}
             () = self.send(peer, number, &mut out) => {}
         }
         Ok(())
@@ -427,7 +439,7 @@ impl Inner {
         peer: NodeId,
         url: &Url,
         calls: h2::client::SendRequest<Bytes>,
-    ) -> Result<(Frames, SendStream<Bytes>), String> {
+    ) -> Result<(Speaker, Frames, SendStream<Bytes>), String> {
         let mut calls = calls.ready().await.map_err(root_cause)?;
         let request = Request::post(format!("http://{}{CONNECT}", url.authority()))
             .header(http::header::CONTENT_TYPE, "application/grpc")
@@ -451,12 +463,13 @@ impl Inner {
             return Err(format!("member {:x} answers there", hello.from));
         }
         self.judge(&hello)?;
-        Ok((frames, out))
+        Ok((Speaker::of(&hello), frames, out))
     }
 
     /// Reads a message of a peer, and names what cannot be read.
-    fn read(&self, from: NodeId, message: proto::peer::PeerMessage) -> Option<PeerMessage> {
-        let read = wire::decode(from, self.own, message);
+    fn read(&self, peer: Speaker, message: proto::peer::PeerMessage) -> Option<PeerMessage> {
+        let Speaker { id: from, incarnation } = peer;
+        let read = wire::decode(from, self.own, incarnation, message);
         let unreadable = match &read {
             Ok(message) => wire::unknown_request(message),
             Err(unreadable) => Some(unreadable.clone()),
