@@ -30,6 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if sizes.is_empty() {
         sizes = vec![10_000, 1_000_000];
     }
+    for others in [0, 7, 31, 63, 255, 1023] {
+        alone(others)?;
+    }
     for keys in sizes {
         costs(keys)?;
     }
@@ -74,6 +77,29 @@ fn compact(store: &mut Store, name: &str, changes: u64) -> Done {
         Ok(())
     })?;
     println!("{:>28}: {longest:>6} ns", "longest call of sweep");
+    Ok(())
+}
+
+/// Prints what a key keeps, beyond itself and its value, that is never overwritten among many that are.
+fn alone(others: u64) -> Done {
+    let keys = 20_000;
+    let region = Region::new(&ALLOCATOR);
+    let mut store = Store::new();
+    for n in 0..keys {
+        puts(&mut store, std::iter::once(key(n)))?;
+        puts(&mut store, (0..others).map(|n| format!("other {n:02}").into()))?;
+    }
+    let revision = store.revision().0;
+    store.apply(&Command::Compact(Compact { revision }))?;
+    swept(&mut store);
+    let change = region.change();
+    let held = change.bytes_allocated - change.bytes_deallocated;
+    let own = VALUE_BYTES + 8;
+    println!(
+        "kept of {:>20}: {:>6} B besides itself",
+        others + 1,
+        (held / keys as usize).saturating_sub(own)
+    );
     Ok(())
 }
 
