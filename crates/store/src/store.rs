@@ -116,9 +116,9 @@ impl Store {
     /// Frees some of what compaction has put out of reach. Returns whether there is more to do.
     ///
     /// It looks at changes, one after the other, until it has moved `bytes_max` bytes of memory: what
-    /// is copied of blocks, pages and nodes that a view still has, and half a KiB for each record that
-    /// is looked at. The last change may make it a little more. With [`SWEEP_BYTES`] a call takes less than
-    /// a millisecond.
+    /// is copied of blocks, pages and nodes that a view still has, and half a KiB for each record
+    /// that is looked at. The last change may make it a little more. With [`SWEEP_BYTES`] a call
+    /// takes about a millisecond at most.
     pub fn sweep(&mut self, bytes_max: usize) -> bool {
         let compacted = self.view.compacted;
         let mut moved = 0;
