@@ -20,6 +20,8 @@
 //!   member that applies the same commands answers the same, refusals included.
 //! - A command that is refused has changed nothing. All that can refuse a transaction is looked
 //!   for before its first change; carrying it out cannot fail.
+//! - What a command may cost is bounded ([`Bounds`]), by what the store holds and not by how a member
+//!   holds it, so that all refuse alike. Whether its answer is wanted changes nothing but the answer.
 //! - All changes of one command have one revision. Of those of one key reads show the last; the log
 //!   holds them all.
 //! - A compaction takes effect at once for all reads. [`Store::sweep`] frees the memory later, in
