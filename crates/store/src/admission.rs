@@ -34,9 +34,7 @@ impl View {
     pub(crate) fn admit(&self, command: &Command) -> Result<Path, Refusal> {
         let mut path = Path::new();
         match command {
-            Command::Put(put) => {
-                self.admit_put(put)?;
-            }
+            Command::Put(put) => self.admit_put(put)?,
             // One key costs less than the request that names it.
             Command::DeleteRange(delete) if delete.range_end.is_empty() => {}
             Command::DeleteRange(delete) => {
@@ -96,29 +94,27 @@ impl View {
         Ok(if any { all } else { holds_for(compare, None) })
     }
 
-    /// What was there before, if that is to be kept.
-    fn admit_put(&self, put: &Put) -> Result<Option<Record<'_>>, Refusal> {
+    fn admit_put(&self, put: &Put) -> Result<(), Refusal> {
         // Leases are looked up here once there are any.
         if put.lease != LeaseId(0) {
             return Err(Refusal::LeaseNotFound);
         }
         let keeps = put.ignore_value || put.ignore_lease;
-        match keeps.then(|| self.live_version(&put.key)) {
-            Some(None) => Err(Refusal::KeyNotFound),
-            Some(kept) => Ok(kept),
-            None => Ok(None),
+        if keeps && self.live_version(&put.key).is_none() {
+            return Err(Refusal::KeyNotFound);
         }
+        Ok(())
     }
 
     fn admit_put_of_txn<'a>(&self, put: &'a Put, account: &mut Account<'a>) -> Result<(), Refusal> {
-        let kept = self.admit_put(put)?;
+        self.admit_put(put)?;
+        let is_looked_up = put.ignore_value || put.prev_kv;
+        let prev = is_looked_up.then(|| self.live_version(&put.key)).flatten();
         account.keys(Bounds::STEP_KEYS)?;
-        let kept = kept.filter(|_| put.ignore_value).map_or(0, |kept| kept.value.len() as u64);
+        let kept = prev.filter(|_| put.ignore_value).map_or(0, |prev| prev.value.len() as u64);
         account.bytes(kept.saturating_mul(Bounds::KEPT_BYTES))?;
-        if put.prev_kv {
-            let prev = self.live_version(&put.key);
-            account.bytes(prev.map_or(0, |prev| prev.payload_len()))?;
-        }
+        let answered = prev.filter(|_| put.prev_kv).map_or(0, |prev| prev.payload_len());
+        account.bytes(answered)?;
         account.put(&put.key, (put.key.len() + put.value.len()) as u64 + kept);
         Ok(())
     }

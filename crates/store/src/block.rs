@@ -157,28 +157,25 @@ impl Block {
         self.head().deletions
     }
 
-    /// All the bytes that [`Block::bytes_of`] gives parts of, to be shared.
-    pub(crate) fn bytes(&self) -> &Bytes {
-        &self.head().bytes
+    /// Bytes of its records.
+    pub(crate) fn len(&self) -> usize {
+        self.head().bytes.len()
     }
 
-    pub(crate) fn bytes_of(&self, at: Address) -> Option<&[u8]> {
-        self.nth_bytes(at.index())
+    /// A record that is held, all bytes of the block, to be shared, and whether it is kept.
+    pub(crate) fn find(&self, at: Address) -> Option<(&[u8], &Bytes, bool)> {
+        match self {
+            Block::Many(packed) => packed.find(at.index()),
+            Block::Few(packed) => packed.find(at.index()),
+        }
     }
 
     fn nth_bytes(&self, index: usize) -> Option<&[u8]> {
-        let (head, ends) = match self {
-            Block::Many(packed) => (&packed.head, &packed.ends[..]),
-            Block::Few(packed) => (&packed.head, &packed.ends[..]),
+        let found = match self {
+            Block::Many(packed) => packed.find(index),
+            Block::Few(packed) => packed.find(index),
         };
-        if head.held & bit(index) == 0 {
-            return None;
-        }
-        let nth = (head.held & (bit(index) - 1)).count_ones() as usize;
-        let start = nth.checked_sub(1).map_or(0, |before| usize::from(ends[before]));
-        let is_last = head.held >> index == 1;
-        let end = if is_last { head.bytes.len() } else { usize::from(ends[nth]) };
-        Some(&head.bytes[start..end])
+        found.map(|(bytes, ..)| bytes)
     }
 
     pub(crate) fn is_kept(&self, at: Address) -> bool {
@@ -224,6 +221,21 @@ impl Block {
         }
         let head = Head { bytes: bytes.into(), held: head.held & !gone, ..*head };
         Some(Block::new(head, &ends))
+    }
+}
+
+impl<const ENDS: usize> Packed<ENDS> {
+    #[inline]
+    fn find(&self, index: usize) -> Option<(&[u8], &Bytes, bool)> {
+        let Head { bytes, held, kept, .. } = &self.head;
+        if held & bit(index) == 0 {
+            return None;
+        }
+        let nth = (held & (bit(index) - 1)).count_ones() as usize;
+        let start = nth.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
+        let is_last = held >> index == 1;
+        let end = if is_last { bytes.len() } else { usize::from(self.ends[nth]) };
+        Some((&bytes[start..end], bytes, kept & bit(index) != 0))
     }
 }
 

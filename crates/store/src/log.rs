@@ -100,15 +100,17 @@ impl Log {
         std::hint::black_box(beginnings.fold(0, |all, byte| all ^ byte));
     }
 
-    fn bytes_of(&self, at: Address) -> Option<(&[u8], Option<&Bytes>)> {
+    /// A record's bytes and those of its block, once that is full.
+    #[inline]
+    pub(crate) fn bytes_of(&self, at: Address) -> Option<(&[u8], Option<&Bytes>)> {
         let (bytes, home, is_kept) = if at.block() == self.tail_number {
-            (self.tail.bytes_of(at), None, self.tail.is_kept(at))
+            (self.tail.bytes_of(at)?, None, self.tail.is_kept(at))
         } else {
-            let block = self.block(at)?;
-            (block.bytes_of(at), Some(block.bytes()), block.is_kept(at))
+            let (bytes, home, is_kept) = self.block(at)?.find(at)?;
+            (bytes, Some(home), is_kept)
         };
         // Memory is given back later than what was in it is given up.
-        bytes.filter(|_| is_kept || at >= self.first).map(|bytes| (bytes, home))
+        (is_kept || at >= self.first).then_some((bytes, home))
     }
 
     /// Where the next record is, or will be.
@@ -244,7 +246,7 @@ impl Log {
         };
         let smaller = self.block(at).and_then(|block| block.without(block.forgotten() & passed));
         smaller.map_or(0, |smaller| {
-            let copied = smaller.bytes().len();
+            let copied = smaller.len();
             copied + self.set(at.block(), (!smaller.is_empty()).then_some(smaller))
         })
     }
@@ -419,9 +421,9 @@ mod tests {
             let records = dumb.records.iter().enumerate().filter(|(_, record)| of_block(record.at));
             let (mut wanted, mut dead) = (0, 0);
             for (nth, record) in records {
-                let len = log.block(record.at).and_then(|block| block.bytes_of(record.at));
+                let len = log.block(record.at).and_then(|block| block.find(record.at));
                 let sum = if dumb.is_wanted(nth) { &mut wanted } else { &mut dead };
-                *sum += len.map_or(0, <[u8]>::len);
+                *sum += len.map_or(0, |(bytes, ..)| bytes.len());
             }
             assert_eq!(log.block(Address::new(number, 0)).is_some(), wanted > 0);
             assert!(dead == 0 || dead < wanted, "no block is half empty");
