@@ -163,6 +163,7 @@ impl Block {
     }
 
     /// A record that is held, all bytes of the block, to be shared, and whether it is kept.
+    #[inline]
     pub(crate) fn find(&self, at: Address) -> Option<(&[u8], &Bytes, bool)> {
         match self {
             Block::Many(packed) => packed.find(at.index()),

@@ -260,6 +260,7 @@ impl Log {
         }
     }
 
+    #[inline]
     fn block(&self, at: Address) -> Option<&Block> {
         let number = at.block();
         if number >= self.tail_number {
