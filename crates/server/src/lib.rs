@@ -39,6 +39,7 @@ mod grpc;
 mod http2;
 mod http_pages;
 pub mod identity;
+mod log_queue;
 mod logging;
 mod member;
 mod node_thread;
@@ -95,7 +96,10 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
         tracing::warn!("{warning}");
     }
     match serve(config) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => {
+            logging::flush();
+            ExitCode::SUCCESS
+        }
         Err(error) => refuse(EXIT_FAILURE, &error.to_string()),
     }
 }
@@ -157,6 +161,7 @@ fn die_of_panics() {
             place,
             "broken rule, this member ends: {message}"
         );
+        logging::flush();
         std::process::abort();
     }));
 }
@@ -164,6 +169,7 @@ fn die_of_panics() {
 /// Ends the process because it cannot go on, with one line that says why.
 fn fatal(line: &str) -> ! {
     tracing::error!("{line}");
+    logging::flush();
     std::process::exit(i32::from(EXIT_FAILURE));
 }
 
@@ -178,6 +184,6 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn refuse(code: u8, line: &str) -> ExitCode {
-    eprintln!("raft-kv server: {line}");
+    logging::last_words(format!("raft-kv server: {line}"));
     ExitCode::from(code)
 }

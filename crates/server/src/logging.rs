@@ -1,30 +1,28 @@
 //! Where log lines go, and what they look like.
 
 use crate::config::{LogConfig, LogOutput};
-use std::fs::{File, OpenOptions};
+use crate::log_queue::LogQueue;
+use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Writes each line to every output.
-#[derive(Clone)]
-struct Outputs(Arc<Vec<Output>>);
+/// Lines get so much time to be written before the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-enum Output {
-    Stderr,
-    Stdout,
-    File(File),
-}
+/// The outputs of this process, once it logs.
+static OUTPUTS: OnceLock<Outputs> = OnceLock::new();
+
+/// Hands each line to every output's queue.
+#[derive(Clone)]
+struct Outputs(Arc<Vec<LogQueue>>);
 
 impl Write for Outputs {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        for output in self.0.iter() {
-            // A log that cannot be written must not end a member.
-            let _ = match output {
-                Output::Stderr => io::stderr().write_all(line),
-                Output::Stdout => io::stdout().write_all(line),
-                Output::File(file) => (&*file).write_all(line),
-            };
+        for queue in self.0.iter() {
+            queue.push(line);
         }
         Ok(line.len())
     }
@@ -47,27 +45,30 @@ impl MakeWriter<'_> for Outputs {
 /// # Errors
 /// When a file cannot be opened: one line that names it.
 pub fn start(config: &LogConfig) -> Result<(), String> {
-    let mut outputs = Vec::new();
+    let mut queues = Vec::new();
     for output in &config.outputs {
-        outputs.push(match output {
-            LogOutput::Stderr => Output::Stderr,
-            LogOutput::Stdout => Output::Stdout,
+        let queue = match output {
+            LogOutput::Stderr => LogQueue::start("stderr".to_owned(), io::stderr()),
+            LogOutput::Stdout => LogQueue::start("stdout".to_owned(), io::stdout()),
             LogOutput::File(path) => {
                 let file = OpenOptions::new().create(true).append(true).open(path);
-                Output::File(file.map_err(|error| {
+                let file = file.map_err(|error| {
                     format!("--log-outputs: cannot open {}: {error}", path.display())
-                })?)
+                })?;
+                LogQueue::start(path.display().to_string(), file)
             }
-        });
+        };
+        queues.push(queue.map_err(|error| format!("cannot start a thread for the log: {error}"))?);
     }
-    let colours = outputs.iter().all(|output| match output {
-        Output::Stderr => io::stderr().is_terminal(),
-        Output::Stdout => io::stdout().is_terminal(),
-        Output::File(_) => false,
+    let colours = config.outputs.iter().all(|output| match output {
+        LogOutput::Stderr => io::stderr().is_terminal(),
+        LogOutput::Stdout => io::stdout().is_terminal(),
+        LogOutput::File(_) => false,
     });
+    let outputs = OUTPUTS.get_or_init(|| Outputs(Arc::new(queues))).clone();
     let builder = tracing_subscriber::fmt()
         .with_max_level(config.level)
-        .with_writer(Outputs(Arc::new(outputs)))
+        .with_writer(outputs)
         .with_target(false)
         .with_ansi(colours);
     // In a test several members share a process, and the first one's log.
@@ -84,4 +85,26 @@ pub fn start(config: &LogConfig) -> Result<(), String> {
         tracing::subscriber::set_global_default(builder.finish())
     };
     Ok(())
+}
+
+/// Waits until what was logged is written, as long as it may take.
+pub fn flush() {
+    let deadline = Instant::now() + FLUSH_TIMEOUT;
+    for queue in OUTPUTS.get().into_iter().flat_map(|outputs| outputs.0.iter()) {
+        queue.flush(deadline);
+    }
+}
+
+/// Writes a line to standard error, after what was logged. Gives up if nobody takes it in time.
+pub fn last_words(line: String) {
+    flush();
+    let (done, written) = channel();
+    let thread = std::thread::Builder::new().name("last-words".to_owned());
+    let spawned = thread.spawn(move || {
+        let _ = writeln!(io::stderr(), "{line}");
+        let _ = done.send(());
+    });
+    if spawned.is_ok() {
+        let _ = written.recv_timeout(FLUSH_TIMEOUT);
+    }
 }
