@@ -1,10 +1,11 @@
 //! Connections of clients: each is accepted once and stays on one thread.
 
-use crate::accept;
+use crate::accept::Door;
 use crate::api::Member;
 use crate::config::Config;
 use crate::http_pages;
 use crate::http2::{self, Terms};
+use crate::open_files::Place;
 use crate::socket::Coalescing;
 use bytes::Bytes;
 use h2::RecvStream;
@@ -20,7 +21,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
 use tracing::debug;
@@ -28,12 +29,15 @@ use tracing::debug;
 /// Who opens a connection, and each who asks over HTTP/1, says what it wants within this time.
 const FIRST_WORDS_PATIENCE: Duration = Duration::from_secs(30);
 
+/// A connection on its way to the thread that will serve it.
+pub type Dealt = (std::net::TcpStream, Place);
+
 /// Accepts for ever and deals connections out to threads in turn.
-pub async fn accept(listener: TcpListener, threads: Vec<UnboundedSender<std::net::TcpStream>>) {
+pub async fn accept(door: Door, threads: Vec<UnboundedSender<Dealt>>) {
     for thread in threads.iter().cycle() {
-        let (socket, _) = accept::connection(&listener).await;
+        let (socket, _, place) = door.next().await;
         if let Ok(socket) = socket.into_std() {
-            let _ = thread.send(socket);
+            let _ = thread.send((socket, place));
         }
     }
 }
@@ -41,16 +45,20 @@ pub async fn accept(listener: TcpListener, threads: Vec<UnboundedSender<std::net
 /// Serves the connections that are dealt to this thread until `stop` turns true and all are done.
 pub async fn serve(
     member: Arc<Member>,
-    mut dealt: UnboundedReceiver<std::net::TcpStream>,
+    mut dealt: UnboundedReceiver<Dealt>,
     stop: watch::Receiver<bool>,
 ) {
     let mut stopping = stop.clone();
     loop {
         tokio::select! {
             socket = dealt.recv() => match socket {
-                Some(socket) => {
+                Some((socket, place)) => {
                     if let Ok(socket) = TcpStream::from_std(socket) {
-                        tokio::spawn(connection(Arc::clone(&member), socket, stop.clone()));
+                        let served = connection(Arc::clone(&member), socket, stop.clone());
+                        tokio::spawn(async move {
+                            served.await;
+                            drop(place);
+                        });
                     }
                 }
                 None => return,
@@ -61,10 +69,14 @@ pub async fn serve(
 }
 
 /// Serves health and version, and nothing else, on a listener of its own.
-pub async fn serve_pages(listener: TcpListener, member: Arc<Member>, stop: watch::Receiver<bool>) {
+pub async fn serve_pages(door: Door, member: Arc<Member>, stop: watch::Receiver<bool>) {
     loop {
-        let (socket, _) = accept::connection(&listener).await;
-        tokio::spawn(serve_http1(Arc::clone(&member), socket, stop.clone()));
+        let (socket, _, place) = door.next().await;
+        let served = serve_http1(Arc::clone(&member), socket, stop.clone());
+        tokio::spawn(async move {
+            served.await;
+            drop(place);
+        });
     }
 }
 

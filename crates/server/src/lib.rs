@@ -44,10 +44,12 @@ mod logging;
 mod member;
 mod node_thread;
 pub mod null;
+mod open_files;
 mod socket;
 mod texts;
 mod transport;
 pub mod urls;
+mod warn_interval;
 mod wire;
 
 pub use api::API_VERSION;
@@ -95,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> ExitCode 
     for warning in &given.warnings {
         tracing::warn!("{warning}");
     }
+    open_files::raise_limit();
     match serve(config) {
         Ok(()) => {
             logging::flush();

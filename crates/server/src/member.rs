@@ -6,6 +6,7 @@ use crate::desk::{self, Counter, DeskKit, Mail};
 use crate::disk_thread::{self, DiskHandle, Work};
 use crate::identity::Id;
 use crate::node_thread::{self, Deliveries};
+use crate::open_files::{Shares, TooFew};
 use crate::transport::{Outgoing, Transport};
 use crate::urls::Url;
 use crate::{API_VERSION, clients};
@@ -73,6 +74,8 @@ pub enum StartError {
     },
     /// `--initial-cluster-state existing` without data: joining is not served yet.
     NothingThere(PathBuf),
+    /// The limit of open files is too low.
+    OpenFiles(TooFew),
     /// The system gives no thread, or no chance.
     System(io::Error),
 }
@@ -95,6 +98,11 @@ impl fmt::Display for StartError {
                 "--initial-cluster-state is existing, but there is no data in {}, and joining a \
                  running cluster is not served yet: check --data-dir",
                 path.display()
+            ),
+            StartError::OpenFiles(TooFew { limit, needed }) => write!(
+                f,
+                "cannot serve with {limit} open files, this member needs at least {needed}: raise \
+                 the limit (ulimit -n, or LimitNOFILE of the service)"
             ),
             StartError::System(error) => write!(f, "cannot start: {error}"),
         }
@@ -163,6 +171,8 @@ pub struct Running {
 pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Running>, StartError> {
     let config = Arc::new(config);
     let listeners = Listeners::bind(&config)?;
+    let shares =
+        Shares::new(config.network_threads, config.members.len()).map_err(StartError::OpenFiles)?;
     let Started { storage, restored, is_new, warnings, .. } = open_data(&config)?;
     for warning in warnings {
         warn!("{warning}");
@@ -208,9 +218,9 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
         Arc::clone(&member.published),
     );
     let tick = tick(&member.config);
-    let node = start_node(replica, tick, mail, deliveries, transport, listeners.peers)?;
+    let node = start_node(replica, tick, mail, deliveries, transport, (listeners.peers, &shares))?;
     let control_kit = kits.pop().expect("one desk more than network threads");
-    serve_early(&control, control_kit, listeners.early_pages, &member, &stopped)?;
+    serve_early(&control, control_kit, (listeners.early_pages, &shares), &member, &stopped)?;
     let networks = Vec::new();
     #[rustfmt::skip]
     let running =
@@ -219,22 +229,22 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
         running.stop();
         return Ok(None);
     }
-    running.serve(listeners.clients, listeners.pages, kits, &stopped).map(Some)
+    running.serve(listeners.clients, listeners.pages, &shares, kits, &stopped).map(Some)
 }
 
 /// Gives the main thread its desk, and serves the pages that do not wait for the member to join.
 fn serve_early(
     control: &Runtime,
     kit: DeskKit,
-    listeners: Vec<TcpListener>,
+    (listeners, shares): (Vec<TcpListener>, &Shares),
     member: &Arc<Member>,
     stopped: &watch::Receiver<bool>,
 ) -> io::Result<()> {
     control.block_on(async {
         desk::open(kit);
         for listener in listeners {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
-            tokio::spawn(clients::serve_pages(listener, Arc::clone(member), stopped.clone()));
+            let door = shares.door_of_pages(tokio::net::TcpListener::from_std(listener)?);
+            tokio::spawn(clients::serve_pages(door, Arc::clone(member), stopped.clone()));
         }
         Ok(())
     })
@@ -336,8 +346,9 @@ fn start_node(
     mail: UnboundedReceiver<Mail>,
     deliveries: Deliveries,
     transport: Transport,
-    listeners: Vec<TcpListener>,
+    (listeners, shares): (Vec<TcpListener>, &Shares),
 ) -> io::Result<JoinHandle<()>> {
+    let shares = shares.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("node".to_owned()).spawn(move || {
         runtime.block_on(async move {
@@ -345,7 +356,8 @@ fn start_node(
             for listener in listeners {
                 match tokio::net::TcpListener::from_std(listener) {
                     Ok(listener) => {
-                        tokio::spawn(transport.clone().accept(listener));
+                        let door = shares.door_of_peers(listener);
+                        tokio::spawn(transport.clone().accept(door));
                     }
                     Err(error) => crate::fatal(&format!("cannot listen for peers: {error}")),
                 }
@@ -421,6 +433,7 @@ impl Running {
         mut self,
         clients: Vec<TcpListener>,
         pages: Vec<TcpListener>,
+        shares: &Shares,
         kits: Vec<DeskKit>,
         stopped: &watch::Receiver<bool>,
     ) -> Result<Running, StartError> {
@@ -441,13 +454,13 @@ impl Running {
         }
         self.control.block_on(async {
             for listener in clients {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
-                tokio::spawn(clients::accept(listener, deals.clone()));
+                let door = shares.door_of_clients(tokio::net::TcpListener::from_std(listener)?);
+                tokio::spawn(clients::accept(door, deals.clone()));
             }
             for listener in pages {
-                let listener = tokio::net::TcpListener::from_std(listener)?;
+                let door = shares.door_of_pages(tokio::net::TcpListener::from_std(listener)?);
                 let member = Arc::clone(&self.member);
-                tokio::spawn(clients::serve_pages(listener, member, stopped.clone()));
+                tokio::spawn(clients::serve_pages(door, member, stopped.clone()));
             }
             Ok::<_, io::Error>(())
         })?;

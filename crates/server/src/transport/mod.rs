@@ -12,7 +12,7 @@ mod unread;
 
 pub use outgoing::Outgoing;
 
-use crate::accept;
+use crate::accept::Door;
 use crate::config::Config;
 use crate::desk::Mail;
 use crate::grpc;
@@ -37,11 +37,11 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::timeout;
 use tonic::{Code, Status};
@@ -152,13 +152,14 @@ impl Transport {
     }
 
     /// Answers the peers that dial this member, for ever.
-    pub async fn accept(self, listener: TcpListener) {
+    pub async fn accept(self, door: Door) {
         loop {
-            let (socket, from) = accept::connection(&listener).await;
+            let (socket, from, place) = door.next().await;
             let inner = Arc::clone(&self.inner);
             tokio::spawn(async move {
                 let Err(why) = inner.serve(socket).await;
                 debug!(%from, why, "a connection on the peer port ended");
+                drop(place);
             });
         }
     }
@@ -191,16 +192,24 @@ impl Inner {
             .handshake(Coalescing::with_bound(socket, HELD_BYTES_MAX));
         let mut connection = within(HANDSHAKE_PATIENCE, connection.map_err(root_cause)).await?;
         let mut pulse = pulse(connection.ping_pong());
+        let is_peer = Arc::new(AtomicBool::new(false));
+        // Handshake of the connection, then greeting of its stream: a stranger holds it no longer.
+        let mut stranger = pin!(tokio::time::sleep(2 * HANDSHAKE_PATIENCE));
         loop {
-            let next = poll_fn(|context| match pulse.poll_missed(context) {
-                Poll::Ready(()) => Poll::Ready(Err(SILENT.to_owned())),
-                Poll::Pending => connection.poll_accept(context).map(Ok),
+            let next = poll_fn(|context| {
+                if !is_peer.load(Ordering::Relaxed) && stranger.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Err("no member greeted".to_owned()));
+                }
+                match pulse.poll_missed(context) {
+                    Poll::Ready(()) => Poll::Ready(Err(SILENT.to_owned())),
+                    Poll::Pending => connection.poll_accept(context).map(Ok),
+                }
             });
             let (request, respond) = match next.await? {
                 Some(call) => call.map_err(root_cause)?,
                 None => return Err(CLOSED.to_owned()),
             };
-            tokio::spawn(Arc::clone(&self).answer(request, respond));
+            tokio::spawn(Arc::clone(&self).answer(request, respond, Arc::clone(&is_peer)));
         }
     }
 
@@ -209,6 +218,7 @@ impl Inner {
         self: Arc<Self>,
         request: Request<RecvStream>,
         mut respond: SendResponse<Bytes>,
+        is_peer: Arc<AtomicBool>,
     ) {
         let is_ours = request.uri().path() == CONNECT;
         let mut frames = Frames::new(request.into_body());
@@ -221,6 +231,7 @@ impl Inner {
             Ok(peer) => peer,
             Err(status) => return grpc::refuse(&mut respond, &status),
         };
+        is_peer.store(true, Ordering::Relaxed);
         let from = peer.id;
         let number = self.streams.fetch_add(1, Ordering::Relaxed);
         let Ok(mut out) = respond.send_response(grpc::head(), false) else { return };
