@@ -1,5 +1,6 @@
-//! What clients and the surroundings can do to one member: too many connections, a log that nobody
-//! reads. It neither ends the member nor keeps it from serving others.
+//! What clients and the surroundings can do to one member: too many connections, answers that nobody
+//! takes, reads that take long, a log that nobody reads. None of it ends the member, makes it grow
+//! beyond a bound, or keeps it from serving others.
 
 // Tests may unwrap, and so may what only they use.
 #![allow(clippy::unwrap_used)]
@@ -11,11 +12,12 @@ use std::net::TcpStream;
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
+use prost::Message;
 use proto::etcdserverpb as pb;
-use support::alone;
-use support::cluster::{Cluster, Kind, Member, START_LIMIT};
+use support::cluster::{Cluster, Kind, Member, START_LIMIT, member_serves};
 use support::kv::{self, Connection};
+use support::{alone, say};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
@@ -24,6 +26,10 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 fn put(key: &str, value: impl Into<Bytes>) -> pb::PutRequest {
     pb::PutRequest { key: key.to_owned().into(), value: value.into(), ..Default::default() }
+}
+
+fn get(key: &str) -> pb::RangeRequest {
+    pb::RangeRequest { key: key.to_owned().into(), ..Default::default() }
 }
 
 /// A member's process that this test started by itself; killed when dropped.
@@ -183,4 +189,138 @@ fn too_few_open_files_are_said_at_once() {
     process.0.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
     assert!(stderr.contains("open files") && stderr.lines().count() == 1, "{stderr}");
     assert!(!cluster.members[0].data_dir().exists(), "the disk was touched");
+}
+
+/// Peak of the process's resident memory, in bytes.
+fn peak_memory(id: u32) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
+    let kilobytes: usize = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    kilobytes << 10
+}
+
+fn framed(message: &impl Message) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(message.encoded_len() as u32);
+    message.encode(&mut frame).unwrap();
+    frame.freeze()
+}
+
+/// Asks many times on one connection, and takes nothing of the answers. Returns what keeps the
+/// requests open.
+async fn ask_and_take_nothing(
+    endpoint: &str,
+    path: &str,
+    message: Bytes,
+    times: usize,
+) -> Vec<h2::client::ResponseFuture> {
+    let socket = tokio::net::TcpStream::connect(endpoint).await.unwrap();
+    let (mut calls, connection) = h2::client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    let mut open = Vec::new();
+    for _ in 0..times {
+        let request = http::Request::post(format!("http://{endpoint}{path}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(())
+            .unwrap();
+        // The member may allow no more at once.
+        let Ok(ready) = tokio::time::timeout(Duration::from_secs(1), calls.ready()).await else {
+            break;
+        };
+        calls = ready.unwrap();
+        let (response, mut body) = calls.send_request(request, false).unwrap();
+        body.send_data(message.clone(), true).unwrap();
+        open.push(response);
+    }
+    open
+}
+
+const MEGABYTE: usize = 1 << 20;
+
+#[test]
+fn answers_that_nobody_takes_are_bounded() {
+    const CONNECTIONS: usize = 6;
+    const REQUESTS: usize = 300;
+    /// The budget of each connection in MiB, and what a member holds besides.
+    const BOUND: usize = (CONNECTIONS * 16 + 200) * MEGABYTE;
+    alone(async {
+        let mut cluster = Cluster::start(Kind::RaftKv, 1, &[]).await;
+        let member = &cluster.members[0];
+        let connection = Connection::new(&member.endpoint(), LIMIT);
+        connection.put(put("large", vec![b'v'; MEGABYTE])).await.unwrap();
+        let mut greedy = Vec::new();
+        let stream = pb::RangeRequest { range_end: "\0".into(), ..get("large") };
+        let reads =
+            pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(get("large"))) };
+        let txn = pb::TxnRequest { success: vec![reads], ..Default::default() };
+        let previous = pb::PutRequest { prev_kv: true, ..put("large", vec![b'v'; MEGABYTE]) };
+        for (path, message, times) in [
+            ("Range", framed(&get("large")), REQUESTS),
+            ("Range", framed(&pb::RangeRequest { serializable: true, ..get("large") }), REQUESTS),
+            ("Txn", framed(&txn), REQUESTS),
+            ("RangeStream", framed(&stream), REQUESTS),
+            ("Put", framed(&previous), 60),
+            ("Range", framed(&get("nothing")), 50 * REQUESTS),
+        ] {
+            let path = format!("/etcdserverpb.KV/{path}");
+            greedy.push(ask_and_take_nothing(&member.endpoint(), &path, message, times).await);
+        }
+        for n in 0..100 {
+            connection.put(put("small", n.to_string())).await.unwrap();
+            let found = connection.range(get("small")).await.unwrap();
+            assert_eq!(found.kvs[0].value, n.to_string());
+        }
+        let found = connection.range(get("large")).await.unwrap();
+        assert_eq!(found.kvs[0].value.len(), MEGABYTE);
+        let peak = peak_memory(member.process_id());
+        say(format!("limits: answers that nobody takes: peak of {} MiB", peak / MEGABYTE));
+        assert!(peak < BOUND, "the member grew to {} MiB", peak / MEGABYTE);
+        drop(greedy);
+        member_serves(&mut cluster.members[0]).await;
+    });
+}
+
+#[test]
+fn a_long_read_keeps_nobody_waiting() {
+    const KEYS: usize = 20_000;
+    const IN_ONE_TXN: usize = 100;
+    alone(async {
+        let cluster = Cluster::start(Kind::RaftKv, 1, &["--network-threads=1"]).await;
+        let member = &cluster.members[0];
+        let connection = Connection::new(&member.endpoint(), Duration::from_secs(60));
+        for first in (0..KEYS).step_by(IN_ONE_TXN) {
+            let puts = (first..first + IN_ONE_TXN).map(|n| {
+                let request = put(&format!("key-{n:06}"), format!("{:06}", n * 7919 % KEYS));
+                let request = Some(pb::request_op::Request::RequestPut(request));
+                pb::RequestOp { request }
+            });
+            let txn = pb::TxnRequest { success: puts.collect(), ..Default::default() };
+            connection.txn(txn).await.unwrap();
+        }
+        let all = pb::RangeRequest {
+            key: "key".into(),
+            range_end: "kez".into(),
+            sort_target: pb::range_request::SortTarget::Value.into(),
+            sort_order: pb::range_request::SortOrder::Descend.into(),
+            limit: 1,
+            ..Default::default()
+        };
+        let op = pb::RequestOp { request: Some(pb::request_op::Request::RequestRange(all)) };
+        let txn = pb::TxnRequest { success: vec![op; 127], ..Default::default() };
+        let reader = connection.clone();
+        let read = tokio::spawn(async move { reader.txn(txn).await.unwrap() });
+        let others = Connection::new(&member.endpoint(), Duration::from_secs(60));
+        let mut meanwhile = 0;
+        while !read.is_finished() {
+            others.put(put("other", "value")).await.unwrap();
+            others.range(get("other")).await.unwrap();
+            meanwhile += 1;
+        }
+        let found = read.await.unwrap();
+        assert_eq!(found.responses.len(), 127);
+        say(format!("limits: {meanwhile} puts and gets beside a long read"));
+        assert!(meanwhile > 10, "only {meanwhile} puts and gets beside a long read");
+    });
 }

@@ -3,6 +3,7 @@
 use crate::accept::Door;
 use crate::api::Member;
 use crate::config::Config;
+use crate::connection::ClientConnection;
 use crate::http_pages;
 use crate::http2::{self, Terms};
 use crate::open_files::Place;
@@ -31,6 +32,10 @@ const FIRST_WORDS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A connection on its way to the thread that will serve it.
 pub type Dealt = (std::net::TcpStream, Place);
+
+/// Requests of one connection at once, whatever `--max-concurrent-streams` says: each costs a
+/// kilobyte or two, more while its message is on its way.
+const STREAMS_MAX: u32 = 8192;
 
 /// Accepts for ever and deals connections out to threads in turn.
 pub async fn accept(door: Door, threads: Vec<UnboundedSender<Dealt>>) {
@@ -84,8 +89,9 @@ async fn connection(member: Arc<Member>, socket: TcpStream, stop: watch::Receive
     let mut socket = Coalescing::new(socket);
     match tokio::time::timeout(FIRST_WORDS_PATIENCE, socket.announces_http2()).await {
         Ok(Ok(true)) => {
-            let take = |request, respond| take(&member, request, respond);
-            http2::serve(socket, terms(&member.config), stop, take).await;
+            let account = ClientConnection::new(Arc::clone(&member.edge));
+            let take = |request, respond| take(&member, &account, request, respond);
+            http2::serve(socket, terms(&member.config), stop, &account, take).await;
         }
         Ok(Ok(false)) => serve_http1(member, socket, stop).await,
         Ok(Err(error)) => debug!(%error, "a client's connection ended at once"),
@@ -95,16 +101,21 @@ async fn connection(member: Arc<Member>, socket: TcpStream, stop: watch::Receive
 
 fn terms(config: &Config) -> Terms {
     Terms {
-        streams_max: config.streams_max,
+        streams_max: config.streams_max.min(STREAMS_MAX),
         keepalive_interval: config.keepalive_interval,
         keepalive_timeout: config.keepalive_timeout,
     }
 }
 
 /// A call is for the member, anything else may be a page.
-fn take(member: &Arc<Member>, request: Request<RecvStream>, mut respond: SendResponse<Bytes>) {
+fn take(
+    member: &Arc<Member>,
+    account: &Arc<ClientConnection>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
     if is_call(request.headers()) {
-        return member.take(request, respond);
+        return member.take(account, request, respond);
     }
     let member = Arc::clone(member);
     tokio::spawn(async move {

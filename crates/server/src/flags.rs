@@ -82,7 +82,11 @@ static FLAGS: &[Flag] = &[
     switch(served("pre-vote", "true", "ask before a campaign whether it could be won")),
     served("max-request-bytes", "1572864", "the largest request"),
     served("max-txn-ops", "128", "the most operations in one list of a transaction"),
-    served("max-concurrent-streams", "4294967295", "the most requests at once per connection"),
+    served(
+        "max-concurrent-streams",
+        "4294967295",
+        "the most requests at once per connection; at most 8192",
+    ),
     served("grpc-keepalive-interval", "2h", "ping a connection that was silent for so long"),
     served("grpc-keepalive-timeout", "20s", "close it when no answer comes for so long"),
     served("quota-backend-bytes", "0", "reported to clients, not enforced yet"),

@@ -1,17 +1,21 @@
 //! A client's connection over HTTP/2: takes what it asks, sends what is answered.
 
+use crate::connection::ClientConnection;
 use crate::socket::Coalescing;
 use bytes::Bytes;
 use h2::server::{Builder, Connection, SendResponse};
 use h2::{Ping, PingPong, RecvStream};
 use http::Request;
+use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tracing::debug;
 
 /// Metadata of one request.
@@ -21,6 +25,10 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 /// Who opens a connection finishes its greeting within this time.
 const GREETING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// A client that has answers to take, and takes nothing for so long, is given up. Looked at once in
+/// this time, so it may be up to twice as long; longer than a single stream may stall.
+const STALLED_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// Longer settings mean the same, and clocks can be added to.
 const INTERVAL_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -39,13 +47,16 @@ pub struct Terms {
 type Asked = (Request<RecvStream>, SendResponse<Bytes>);
 
 /// Serves a connection until it ends, or until `stop` turns true: then what is under way is
-/// finished and nothing new accepted. Each request is taken by `take`, which does not wait.
+/// finished and nothing new accepted. Each request is taken by `take`, which does not wait, once
+/// `account` has room for its answer.
 pub async fn serve(
     socket: Coalescing<TcpStream>,
     terms: Terms,
     mut stop: watch::Receiver<bool>,
+    account: &ClientConnection,
     take: impl Fn(Request<RecvStream>, SendResponse<Bytes>),
 ) {
+    let taken = socket.taken();
     let greeting = Builder::new()
         .max_concurrent_streams(terms.streams_max)
         .max_header_list_size(HEADER_BYTES_MAX)
@@ -61,48 +72,92 @@ pub async fn serve(
     let mut told = false;
     let pings = connection.ping_pong().expect("it is asked for once");
     let mut pulse = Pulse::new(pings, terms.keepalive_interval, terms.keepalive_timeout);
-    let mut asked = Vec::new();
-    loop {
-        let more = poll_fn(|context| {
+    let mut stall = Stall { taken, before: 0, due: None };
+    let mut asked = VecDeque::new();
+    let mut more = true;
+    while more {
+        let waited = asked.len();
+        more = poll_fn(|context| {
             if !told && stopping.as_mut().poll(context).is_ready() {
                 told = true;
                 connection.graceful_shutdown();
             }
-            match poll_all(&mut connection, &mut asked, context) {
+            match poll_all(&mut connection, &mut asked, account, context) {
+                Poll::Ready(more) => Poll::Ready(more),
+                Poll::Pending if stall.poll_given_up(account, context).is_ready() => {
+                    Poll::Ready(false)
+                }
                 Poll::Pending => pulse.poll_missed(context).map(|()| false),
-                ready => ready,
             }
-        });
-        let more = more.await;
-        if !asked.is_empty() {
+        })
+        .await;
+        if asked.len() > waited {
             pulse.felt();
         }
+        account.go_on();
         // All that came in together before the first answer: then the answers leave together too.
-        for (request, respond) in asked.drain(..) {
+        while account.has_room()
+            && !account.is_waited_for()
+            && let Some((request, respond)) = asked.pop_front()
+        {
             take(request, respond);
         }
-        if !more {
-            return;
-        }
     }
+    account.close();
 }
 
-/// Takes every request that has arrived. Ready as well when the connection has ended: false.
+/// Takes every request that has arrived. Ready when there is something to do: a request, or room for
+/// one that waits. Ready as well when the connection has ended: false.
 fn poll_all(
     connection: &mut Connection<Coalescing<TcpStream>, Bytes>,
-    asked: &mut Vec<Asked>,
+    asked: &mut VecDeque<Asked>,
+    account: &ClientConnection,
     context: &mut Context<'_>,
 ) -> Poll<bool> {
     loop {
         match connection.poll_accept(context) {
-            Poll::Ready(Some(Ok(request))) => asked.push(request),
+            Poll::Ready(Some(Ok(request))) => asked.push_back(request),
             Poll::Ready(Some(Err(error))) => {
                 debug!(%error, "a client's connection ended");
                 return Poll::Ready(false);
             }
             Poll::Ready(None) => return Poll::Ready(false),
-            Poll::Pending if asked.is_empty() => return Poll::Pending,
-            Poll::Pending => return Poll::Ready(true),
+            Poll::Pending if asked.is_empty() && !account.is_waited_for() => return Poll::Pending,
+            Poll::Pending => {
+                account.wake_when_room(context.waker());
+                return if account.has_room() { Poll::Ready(true) } else { Poll::Pending };
+            }
+        }
+    }
+}
+
+/// Finds out whether a client that has answers to take takes any.
+struct Stall {
+    /// Bytes that the socket has taken, now and at the last look.
+    taken: Arc<AtomicU64>,
+    before: u64,
+    /// When to look next; while there is nothing to take, never.
+    due: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// Ready when the client is given up.
+    fn poll_given_up(&mut self, account: &ClientConnection, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Some(due) = &mut self.due else {
+                if account.unsent() == 0 {
+                    return Poll::Pending;
+                }
+                self.before = self.taken.load(Ordering::Relaxed);
+                self.due = Some(Box::pin(tokio::time::sleep(STALLED_TIMEOUT)));
+                continue;
+            };
+            ready!(due.as_mut().poll(context));
+            self.due = None;
+            if account.unsent() > 0 && self.taken.load(Ordering::Relaxed) == self.before {
+                debug!("a client took none of its answers");
+                return Poll::Ready(());
+            }
         }
     }
 }
@@ -113,7 +168,7 @@ pub struct Pulse {
     interval: Duration,
     patience: Duration,
     /// When the next ping is due, or the answer to the last one is overdue.
-    due: std::pin::Pin<Box<tokio::time::Sleep>>,
+    due: Pin<Box<Sleep>>,
     waiting: bool,
 }
 

@@ -5,7 +5,9 @@
 //!
 //! | thread | what it does |
 //! |---|---|
-//! | `net-0`.. | clients' connections, each on one thread for its life; reads are answered here |
+//! | `net-0`.. | clients' connections, each on one thread for its life; short reads are answered here |
+//! | `read-0`.. | long reads, and the encoding of long answers |
+//! | `log` | writes log lines, one for each output |
 //! | `node` | the replica, and the streams to its peers: what arrived is one batch; busy clients do not delay heartbeats |
 //! | `disk` | the log: whatever queued up during one sync is the next batch |
 //! | main | starts, waits for a signal, stops |
@@ -32,6 +34,7 @@ mod accept;
 mod api;
 mod clients;
 pub mod config;
+mod connection;
 mod desk;
 mod disk_thread;
 pub mod flags;
@@ -45,6 +48,7 @@ mod member;
 mod node_thread;
 pub mod null;
 mod open_files;
+mod readers;
 mod socket;
 mod texts;
 mod transport;

@@ -2,11 +2,13 @@
 
 use crate::api::Member;
 use crate::config::{Config, ConfigError};
+use crate::connection::Edge;
 use crate::desk::{self, Counter, DeskKit, Mail};
 use crate::disk_thread::{self, DiskHandle, Work};
 use crate::identity::Id;
 use crate::node_thread::{self, Deliveries};
 use crate::open_files::{Shares, TooFew};
+use crate::readers::Readers;
 use crate::transport::{Outgoing, Transport};
 use crate::urls::Url;
 use crate::{API_VERSION, clients};
@@ -194,10 +196,12 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     let (counter, mut kits) = Counter::new(config.network_threads + 1, &inbox);
     let replica = Replica::new(replica_config(&config)?, restored);
     let published = first_published(&config, &replica);
+    let edge = Edge::new(Readers::start()?);
     let member = Arc::new(Member {
         config,
         published,
         longest_turn: Arc::default(),
+        edge,
         stopping: AtomicBool::new(false),
     });
     let ids = member.config.members.keys().map(|id| NodeId(id.0));

@@ -4,8 +4,10 @@
 //! is left out. One thread, as a member's network thread.
 
 use crate::accept;
+use crate::connection::{ClientConnection, Edge};
 use crate::grpc::{self, Call, Incoming};
 use crate::http2::{self, Terms};
+use crate::readers::Readers;
 use crate::socket::Coalescing;
 use crate::texts;
 use bytes::Bytes;
@@ -14,9 +16,9 @@ use h2::server::SendResponse;
 use http::Request;
 use proto::etcdserverpb as pb;
 use proto::mvccpb::KeyValue;
-use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,22 +49,32 @@ pub fn serve(listener: TcpListener) -> io::Result<()> {
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (_never, stop) = watch::channel(false);
+        let edge = Edge::new(Readers::start()?);
         loop {
             let (socket, _) = accept::connection(&listener).await;
-            tokio::spawn(http2::serve(Coalescing::new(socket), TERMS, stop.clone(), take));
+            let account = ClientConnection::new(Arc::clone(&edge));
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let take = |request, respond| take(&account, request, respond);
+                http2::serve(Coalescing::new(socket), TERMS, stop, &account, take).await;
+            });
         }
     })
 }
 
-fn take(request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+fn take(
+    account: &Arc<ClientConnection>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
     let (head, body) = request.into_parts();
-    let call = Call::new(respond, &head.headers);
-    let mut incoming = Incoming::new(body, &head.headers, RECEIVE_BYTES_MAX);
+    let call = Call::new(respond, &head.headers, account);
+    let mut incoming = Incoming::new(body, &head.headers, RECEIVE_BYTES_MAX, account);
     match incoming.poll_message(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(message) => answer(head.uri.path(), message, call),
         Poll::Pending => {
             tokio::spawn(async move {
-                let message = poll_fn(|context| incoming.poll_message(context)).await;
+                let message = incoming.message(call.deadline).await;
                 answer(head.uri.path(), message, call);
             });
         }

@@ -9,6 +9,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -31,6 +33,8 @@ pub struct Coalescing<S> {
     holds: bool,
     /// What was read to find out what the peer speaks, and is to be read again.
     early: Vec<u8>,
+    /// How many bytes the socket has taken.
+    taken: Arc<AtomicU64>,
 }
 
 impl<S> Coalescing<S> {
@@ -41,8 +45,24 @@ impl<S> Coalescing<S> {
 
     /// A socket on which HTTP/2 will be spoken, and that holds back no more than this.
     pub fn with_bound(socket: S, held_bytes_max: usize) -> Coalescing<S> {
-        let (held, early) = (Vec::new(), Vec::new());
-        Coalescing { socket, held, held_bytes_max, sent: 0, holds: true, early }
+        Coalescing {
+            socket,
+            held: Vec::new(),
+            held_bytes_max,
+            sent: 0,
+            holds: true,
+            early: Vec::new(),
+            taken: Arc::default(),
+        }
+    }
+
+    /// How many bytes the socket has taken, now and later.
+    pub fn taken(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.taken)
+    }
+
+    fn note_taken(&self, bytes: usize) {
+        self.taken.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }
 
@@ -76,6 +96,7 @@ impl<S: AsyncWrite + Unpin> Coalescing<S> {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.sent += n;
+            self.note_taken(n);
         }
         self.held.clear();
         self.sent = 0;
@@ -126,7 +147,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
             self.held.extend_from_slice(bytes);
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let n = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
+        self.note_taken(n);
+        Poll::Ready(Ok(n))
     }
 
     fn poll_write_vectored(
@@ -141,7 +164,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Coalescing<S> {
             }
             return Poll::Ready(Ok(bytes));
         }
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+        let n = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, slices))?;
+        self.note_taken(n);
+        Poll::Ready(Ok(n))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -41,7 +41,7 @@ pub fn failed(reply: &Reply, kind: Kind) -> Status {
         Reply::Lost => Status::unavailable("etcdserver: leader changed"),
         Reply::NoLeader => no_leader(),
         Reply::TimedOut => Status::unavailable("etcdserver: request timed out"),
-        Reply::Busy => Status::resource_exhausted("etcdserver: too many requests"),
+        Reply::Busy => busy(),
         Reply::Malformed => Status::invalid_argument("etcdserver: malformed request"),
         Reply::TransferRefused(raft::Refusal::NotLeader { .. }) => {
             Status::failed_precondition("etcdserver: not leader")
@@ -53,6 +53,18 @@ pub fn failed(reply: &Reply, kind: Kind) -> Status {
             Status::internal("an answer of another kind than what was asked")
         }
     }
+}
+
+/// More is under way than the member takes on; nothing was done.
+pub fn busy() -> Status {
+    Status::resource_exhausted("etcdserver: too many requests")
+}
+
+/// The answer is longer than an answer may be; a write has happened all the same.
+pub fn answer_too_large(bytes_max: usize) -> Status {
+    Status::resource_exhausted(format!(
+        "etcdserver: response is too large (more than {bytes_max} bytes); use a limit, or RangeStream"
+    ))
 }
 
 /// No leader is known.

@@ -119,6 +119,11 @@ impl Member {
         command
     }
 
+    /// The id of the process, which runs.
+    pub fn process_id(&self) -> u32 {
+        self.process.as_ref().expect("the member runs").id()
+    }
+
     fn signal(&self, signal: Signal) {
         let process = self.process.as_ref().expect("the member runs");
         kill_process(Pid::from_child(process), signal).unwrap();

@@ -1,11 +1,8 @@
 //! gRPC's health check: only the server as a whole has a state.
 
 use super::Member;
-use crate::grpc;
-use bytes::Bytes;
-use futures_util::{Stream, stream};
+use crate::grpc::Call;
 use proto::health as pb;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tonic::Status;
@@ -35,27 +32,26 @@ impl Member {
         }
     }
 
-    /// The state now, and each change of it.
-    pub(super) fn health_watch(
-        self: Arc<Self>,
-        request: pb::HealthCheckRequest,
-    ) -> impl Stream<Item = Bytes> {
+    /// Tells the state now, and each change of it.
+    pub(super) async fn health_watch(&self, request: pb::HealthCheckRequest, call: Call) {
         use pb::health_check_response::ServingStatus;
+        let Some(mut answer) = call.stream() else { return };
         let known = request.service.is_empty();
-        stream::unfold(None, move |told: Option<pb::HealthCheckResponse>| {
-            let member = Arc::clone(&self);
-            async move {
-                loop {
-                    let mut now = member.serving();
-                    if !known {
-                        now.set_status(ServingStatus::ServiceUnknown);
-                    }
-                    if told.as_ref() != Some(&now) {
-                        return Some((grpc::frame(&now), Some(now)));
-                    }
-                    tokio::time::sleep(POLL_INTERVAL).await;
-                }
+        let mut told = None;
+        loop {
+            let mut now = self.serving();
+            if !known {
+                now.set_status(ServingStatus::ServiceUnknown);
             }
-        })
+            if told.as_ref() != Some(&now) {
+                if answer.room().await.is_err() || answer.send(&now).await.is_err() {
+                    return;
+                }
+                told = Some(now);
+            }
+            if answer.unless_gone(tokio::time::sleep(POLL_INTERVAL)).await.is_none() {
+                return;
+            }
+        }
     }
 }

@@ -1,16 +1,19 @@
 //! Keys and values.
 
+use super::range_pages::{PAGE_KEYS, RangePages};
+use super::reads::Read;
 use super::{Member, outcome};
 use crate::desk::{self, DeadlinePassed};
-use crate::grpc::{self, Call};
+use crate::grpc::{self, Call, Gone, Streaming};
+use crate::readers::Busy;
 use crate::texts;
 use bytes::Bytes;
-use futures_util::stream;
 use prost::Message;
 use proto::etcdserverpb as pb;
 use replica::{Input, Kind, Proposal, Reply};
 use std::sync::Arc;
 use store::{Command, Limits, Outcome, Range, Revision, Txn};
+use tokio::sync::SemaphorePermit;
 use tonic::Status;
 
 /// What etcd adds to a request before it compares with the limit: an id, and the request's place
@@ -18,25 +21,23 @@ use tonic::Status;
 const ENVELOPE_BYTES: usize = 17;
 /// Keys in the first part of a streamed range; later ones are sized by bytes.
 const STREAM_KEYS_FIRST: usize = 10;
+/// A part of a streamed range is closed once it holds so many bytes: a stream whose client is slow
+/// holds no more.
+const STREAM_PART_BYTES: usize = 256 << 10;
+/// What a read holds while it waits, beside its request.
+const READ_OVERHEAD_BYTES: usize = 512;
 
 /// What each call does in the end: it makes the answer of what the store says.
 type Answer<M> = fn(&Member, Outcome, Revision) -> Result<M, Status>;
 
 impl Member {
     pub(super) fn range(self: &Arc<Self>, message: Bytes, call: Call) {
+        let bytes = message.len();
         match checked_range(message) {
-            Ok((range, Freshness::Any)) => call.answer(self.read_range(&range)),
-            Ok((range, Freshness::Current)) => {
-                self.when_current(call, move |member| member.read_range(&range));
-            }
+            Ok((range, Freshness::Any)) => self.read(call, Read::Range(range), bytes),
+            Ok((range, Freshness::Current)) => self.when_current(call, Read::Range(range), bytes),
             Err(status) => call.refuse(&status),
         }
-    }
-
-    fn read_range(&self, range: &Range) -> Result<pb::RangeResponse, Status> {
-        let published = self.published.load();
-        let result = published.view.range(range).map_err(|refusal| texts::refused(&refusal))?;
-        Ok(outcome::range(Some(self.header_of(&published)), result))
     }
 
     pub(super) fn put(self: &Arc<Self>, message: Bytes, call: Call) {
@@ -80,8 +81,8 @@ impl Member {
             });
         }
         match freshness {
-            Freshness::Any => call.answer(self.read_txn(&txn)),
-            Freshness::Current => self.when_current(call, move |member| member.read_txn(&txn)),
+            Freshness::Any => self.read(call, Read::Txn(txn), message.len()),
+            Freshness::Current => self.when_current(call, Read::Txn(txn), message.len()),
         }
     }
 
@@ -92,12 +93,6 @@ impl Member {
         self.check(&command)?;
         let Command::Txn(txn) = command else { unreachable!("made so above") };
         Ok((txn, freshness))
-    }
-
-    fn read_txn(&self, txn: &Txn) -> Result<pb::TxnResponse, Status> {
-        let published = self.published.load();
-        let result = published.view.txn(txn).map_err(|refusal| texts::refused(&refusal))?;
-        Ok(outcome::txn(Some(self.header_of(&published)), result))
     }
 
     pub(super) fn compact(self: &Arc<Self>, message: Bytes, call: Call) {
@@ -114,19 +109,44 @@ impl Member {
     }
 
     /// A range in parts, all of one revision; the last part has header and counts.
-    pub(super) async fn range_stream(&self, message: Bytes, call: Call) {
-        match grpc::within(call.deadline, self.streamed_range(message)).await {
-            Ok(whole) => {
-                let parts = parts(whole, self.config.request_bytes_max).map(|part| {
-                    grpc::frame(&pb::RangeStreamResponse { range_response: Some(part) })
-                });
-                call.stream(stream::iter(parts)).await;
-            }
-            Err(status) => call.refuse(&status),
+    pub(super) async fn range_stream(self: &Arc<Self>, message: Bytes, call: Call) {
+        let (pages, _permit) = match grpc::within(call.deadline, self.streamed_range(message)).await
+        {
+            Ok(pages) => pages,
+            Err(status) => return call.refuse(&status),
+        };
+        let deadline = call.deadline;
+        let Some(mut answer) = call.stream() else { return };
+        let parts = self.stream_parts(pages, &mut answer);
+        match grpc::within(deadline, async { Ok(parts.await) }).await {
+            Ok(Ok(())) => answer.end(Ok(())),
+            // Dropped, the stream is reset.
+            Ok(Err(Gone)) => {}
+            Err(status) => answer.end(Err(status)),
         }
     }
 
-    async fn streamed_range(&self, message: Bytes) -> Result<pb::RangeResponse, Status> {
+    async fn stream_parts(
+        &self,
+        mut pages: RangePages,
+        answer: &mut Streaming,
+    ) -> Result<(), Gone> {
+        let mut keys_max = STREAM_KEYS_FIRST;
+        let bytes_max = self.config.request_bytes_max.min(STREAM_PART_BYTES);
+        loop {
+            // Before there is room for it a part is not even read.
+            answer.room().await?;
+            let Some(part) = pages.next(keys_max, bytes_max) else { return Ok(()) };
+            let part = pb::RangeStreamResponse { range_response: Some(part) };
+            answer.send(&part).await?;
+            keys_max = PAGE_KEYS;
+        }
+    }
+
+    async fn streamed_range(
+        &self,
+        message: Bytes,
+    ) -> Result<(RangePages, Option<SemaphorePermit<'_>>), Status> {
         let request: pb::RangeRequest = grpc::decode(message.clone())?;
         let ascending = matches!((request.sort_order, request.sort_target), (0, _) | (1, 0));
         let filtered = request.min_mod_revision != 0
@@ -142,11 +162,21 @@ impl Member {
             let why = "RangeStream does not support revision filters";
             return Err(Status::unimplemented(why));
         }
+        let bytes = message.len();
         let (range, freshness) = checked_range(message)?;
         if freshness == Freshness::Current {
             self.catch_up().await?;
         }
-        self.read_range(&range)
+        let permit = if RangePages::is_paged(&range) {
+            None
+        } else {
+            Some(self.edge.whole_streams.try_acquire().map_err(|_| texts::busy())?)
+        };
+        let published = self.published.load_full();
+        let header = self.header_of(&published);
+        let pages = move || RangePages::new(header, published.view.clone(), range);
+        let pages = self.edge.readers.run(bytes, pages).map_err(|Busy| texts::busy())?;
+        Ok((pages.await.expect("a reader thread answers, or the process ends")?, permit))
     }
 
     fn check(&self, command: &Command) -> Result<(), Status> {
@@ -176,34 +206,33 @@ impl Member {
         let member = Arc::clone(self);
         let (bytes, deadline) = (proposal.request_bytes(), call.deadline);
         let next = move |reply| {
-            call.answer(match reply {
-                Ok(Reply::Applied { outcome: Ok(outcome), revision }) => {
-                    answer(&member, outcome, revision)
-                }
-                Ok(Reply::Applied { outcome: Err(refusal), .. }) => Err(texts::refused(&refusal)),
+            let result = match reply {
+                Ok(Reply::Applied { outcome, revision }) => outcome
+                    .map_err(|refusal| texts::refused(&refusal))
+                    .map(|outcome| (outcome, revision)),
                 Ok(reply) => Err(texts::failed(&reply, texts::Kind::Write)),
                 Err(DeadlinePassed) => Err(texts::deadline()),
+            };
+            call.when_room(move |call| {
+                call.answer(
+                    result.and_then(|(outcome, revision)| answer(&member, outcome, revision)),
+                );
             });
         };
         desk::submit(bytes, deadline, |request| Input::Propose { request, proposal }, next);
     }
 
     /// Reads once the published state holds everything that was acknowledged before the call.
-    fn when_current<M: Message>(
-        self: &Arc<Self>,
-        call: Call,
-        read: impl FnOnce(&Member) -> Result<M, Status> + 'static,
-    ) {
+    fn when_current(self: &Arc<Self>, call: Call, read: Read, bytes: usize) {
         let member = Arc::clone(self);
         let deadline = call.deadline;
-        let next = move |reply| {
-            call.answer(match reply {
-                Ok(Reply::Readable) => read(&member),
-                Ok(reply) => Err(texts::failed(&reply, texts::Kind::Read)),
-                Err(DeadlinePassed) => Err(texts::deadline()),
-            });
+        let next = move |reply| match reply {
+            Ok(Reply::Readable) => member.read(call, read, bytes),
+            Ok(reply) => call.refuse(&texts::failed(&reply, texts::Kind::Read)),
+            Err(DeadlinePassed) => call.refuse(&texts::deadline()),
         };
-        desk::submit(0, deadline, |request| Input::Read { request }, next);
+        let held = bytes + READ_OVERHEAD_BYTES;
+        desk::submit(held, deadline, |request| Input::Read { request }, next);
     }
 }
 
@@ -235,62 +264,6 @@ fn is_serializable(request: &pb::TxnRequest) -> bool {
         )
 }
 
-/// Cuts an answer into parts that merge to the whole.
-fn parts(
-    whole: pb::RangeResponse,
-    bytes_max: usize,
-) -> impl Iterator<Item = pb::RangeResponse> + Send + 'static {
-    let pb::RangeResponse { header, kvs, more, count } = whole;
-    let mut last = Some(pb::RangeResponse { header, kvs: Vec::new(), more, count });
-    let mut kvs = kvs.into_iter().peekable();
-    let mut keys_max = STREAM_KEYS_FIRST;
-    std::iter::from_fn(move || {
-        last.as_ref()?;
-        let mut part = Vec::new();
-        let mut bytes = 0;
-        while part.len() < keys_max
-            && bytes < bytes_max
-            && let Some(kv) = kvs.next()
-        {
-            bytes += kv.key.len() + kv.value.len() + 32;
-            part.push(kv);
-        }
-        keys_max = usize::MAX;
-        if kvs.peek().is_some() {
-            return Some(pb::RangeResponse { kvs: part, ..pb::RangeResponse::default() });
-        }
-        last.take().map(|last| pb::RangeResponse { kvs: part, ..last })
-    })
-}
-
 fn unexpected<T>(_: &T) -> Status {
     Status::internal("an answer of another kind than what was asked")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_merge_to_the_whole() {
-        for (keys, value) in [(0, 1), (1, 1), (10, 1), (11, 1), (100, 300)] {
-            let kv = |n: usize| proto::mvccpb::KeyValue {
-                key: n.to_string().into(),
-                value: vec![7; value].into(),
-                ..Default::default()
-            };
-            let whole = pb::RangeResponse {
-                header: Some(pb::ResponseHeader { revision: 9, ..Default::default() }),
-                kvs: (0..keys).map(kv).collect(),
-                more: true,
-                count: 500,
-            };
-            let parts: Vec<_> = parts(whole.clone(), 1000).collect();
-            assert!(parts[0].kvs.len() <= STREAM_KEYS_FIRST);
-            let (last, others) = parts.split_last().unwrap();
-            assert!(others.iter().all(|part| part.header.is_none() && part.count == 0));
-            let merged: Vec<_> = parts.iter().flat_map(|part| part.kvs.clone()).collect();
-            assert_eq!(pb::RangeResponse { kvs: merged, ..last.clone() }, whole);
-        }
-    }
 }

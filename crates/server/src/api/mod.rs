@@ -5,8 +5,11 @@ mod health;
 mod kv;
 mod maintenance;
 mod outcome;
+mod range_pages;
+mod reads;
 
 use crate::config::Config;
+use crate::connection::{ClientConnection, Edge};
 use crate::grpc::{self, Call, Incoming};
 use crate::identity::Id;
 use crate::{desk, texts};
@@ -17,7 +20,6 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Request};
 use proto::etcdserverpb::ResponseHeader;
 use replica::{Input, Published, Reply};
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -29,6 +31,9 @@ pub const API_VERSION: &str = "3.7.0";
 /// A request may be so much larger on the wire than [`Config::request_bytes_max`]: etcd's slack.
 const RECEIVE_SLACK_BYTES: usize = 512 << 10;
 
+/// What a request that waits until this member has caught up holds.
+const CATCH_UP_BYTES: usize = 512;
+
 /// What every request of every thread sees of the member.
 pub struct Member {
     /// The settings.
@@ -37,6 +42,8 @@ pub struct Member {
     pub published: Arc<ArcSwap<Published>>,
     /// The longest turn of the node's loop in the last minute or two, in microseconds.
     pub longest_turn: Arc<AtomicU64>,
+    /// What the connections of all clients share.
+    pub edge: Arc<Edge>,
     /// The member is stopping: it answers, but wants no more requests.
     pub stopping: AtomicBool,
 }
@@ -85,9 +92,14 @@ impl Method {
 
 impl Member {
     /// Takes one call. It is answered as soon as it can be, on this thread.
-    pub fn take(self: &Arc<Self>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
+    pub fn take(
+        self: &Arc<Self>,
+        connection: &Arc<ClientConnection>,
+        request: Request<RecvStream>,
+        respond: SendResponse<Bytes>,
+    ) {
         let (head, body) = request.into_parts();
-        let call = Call::new(respond, &head.headers);
+        let call = Call::new(respond, &head.headers, connection);
         if let Err(status) = self.admit(&head.headers) {
             return call.refuse(&status);
         }
@@ -95,15 +107,14 @@ impl Member {
             return call.refuse(&texts::unimplemented(head.uri.path()));
         };
         let bytes_max = self.config.request_bytes_max + RECEIVE_SLACK_BYTES;
-        let mut incoming = Incoming::new(body, &head.headers, bytes_max);
+        let mut incoming = Incoming::new(body, &head.headers, bytes_max, connection);
         match incoming.poll_message(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(message) => self.dispatch(method, message, call),
             // Large, or from a slow client: the rest is on its way.
             Poll::Pending => {
                 let member = Arc::clone(self);
                 tokio::spawn(async move {
-                    let message = poll_fn(|context| incoming.poll_message(context));
-                    let message = grpc::within(call.deadline, message).await;
+                    let message = incoming.message(call.deadline).await;
                     member.dispatch(method, message, call);
                 });
             }
@@ -159,7 +170,7 @@ impl Member {
             Rare::MoveLeader => unary!(move_leader),
             Rare::HealthCheck => unary!(health_check),
             Rare::HealthWatch => match grpc::decode(message) {
-                Ok(request) => call.stream(self.health_watch(request)).await,
+                Ok(request) => self.health_watch(request, call).await,
                 Err(status) => call.refuse(&status),
             },
         }
@@ -193,7 +204,7 @@ impl Member {
     /// # Errors
     /// When that cannot be found out.
     pub async fn catch_up(&self) -> Result<(), Status> {
-        match desk::ask(0, |request| Input::Read { request }).await {
+        match desk::ask(CATCH_UP_BYTES, |request| Input::Read { request }).await {
             Reply::Readable => Ok(()),
             reply => Err(texts::failed(&reply, texts::Kind::Read)),
         }
