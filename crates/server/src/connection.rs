@@ -215,7 +215,7 @@ impl Charge {
     }
 
     /// The bytes of an answer, which are counted until the last of them is dropped.
-    pub fn hold(self, bytes: Vec<u8>) -> Bytes {
+    pub fn hold(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Held { bytes, _charge: self })
     }
 }
@@ -226,14 +226,14 @@ impl Drop for Charge {
     }
 }
 
-struct Held {
-    bytes: Vec<u8>,
+struct Held<B> {
+    bytes: B,
     _charge: Charge,
 }
 
-impl AsRef<[u8]> for Held {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 

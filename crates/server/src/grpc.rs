@@ -333,15 +333,15 @@ fn trailers(status: &Status) -> HeaderMap {
 
 /// A message with its prefix.
 pub fn frame(message: &impl Message) -> Bytes {
-    encoded(message, message.encoded_len()).into()
+    encoded(message, message.encoded_len()).freeze()
 }
 
 /// A message of this length with its prefix.
-fn encoded(message: &impl Message, len: usize) -> Vec<u8> {
-    let mut buffer = Vec::with_capacity(PREFIX_BYTES + len);
+fn encoded(message: &impl Message, len: usize) -> BytesMut {
+    let mut buffer = BytesMut::with_capacity(PREFIX_BYTES + len);
     buffer.put_u8(0);
     buffer.put_u32(u32::try_from(len).expect("longer messages are refused before"));
-    message.encode(&mut buffer).expect("a vector grows");
+    message.encode(&mut buffer).expect("a buffer grows");
     buffer
 }
 
