@@ -179,17 +179,7 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
     for warning in warnings {
         warn!("{warning}");
     }
-    info!(
-        name = config.name,
-        member = %config.member_id,
-        cluster = %config.cluster_id,
-        members = config.members.len(),
-        data = %config.data_dir.display(),
-        entries = restored.positions.len(),
-        term = restored.hard_state.term.0,
-        "{}",
-        if is_new { "starts with an empty log" } else { "starts with the log it left" }
-    );
+    note_start(&config, &restored, is_new);
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (stop, stopped) = watch::channel(false);
     let (inbox, mail) = unbounded_channel();
@@ -234,6 +224,22 @@ pub fn start(config: Config, given_up: impl Fn() -> bool) -> Result<Option<Runni
         return Ok(None);
     }
     running.serve(listeners.clients, listeners.pages, &shares, kits, &stopped).map(Some)
+}
+
+/// Logs who starts, and with what.
+fn note_start(config: &Config, restored: &raft::Restored, is_new: bool) {
+    info!(
+        name = config.name,
+        member = %config.member_id,
+        cluster = %config.cluster_id,
+        members = config.members.len(),
+        data = %config.data_dir.display(),
+        entries = restored.positions.len(),
+        term = restored.hard_state.term.0,
+        life = restored.incarnation.start,
+        "{}",
+        if is_new { "starts with an empty log" } else { "starts with the log it left" }
+    );
 }
 
 /// Gives the main thread its desk, and serves the pages that do not wait for the member to join.
