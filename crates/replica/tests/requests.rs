@@ -253,6 +253,35 @@ fn a_refusal_that_is_lost_with_its_connection_is_said_again_on_the_next() {
 }
 
 #[test]
+fn a_forward_that_was_not_sent_is_handed_over_again() {
+    let (mut cluster, leader) = Cluster::led(3, 18);
+    let follower = cluster.follower();
+    let request = cluster.put(follower, "k", "v");
+    let dropped = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    let refusal = dropped.message.refusal().unwrap();
+    cluster.round(follower, vec![Input::NotSent(leader, refusal)]);
+    cluster.tick(4);
+    assert_eq!(put_at(cluster.reply(request)), Some(2));
+}
+
+/// The first copy was on the connection that broke, and may have arrived.
+#[test]
+fn a_second_copy_that_was_not_sent_says_nothing_of_the_first() {
+    let (mut cluster, leader) = Cluster::led(3, 19);
+    let follower = cluster.follower();
+    let request = cluster.put(follower, "k", "v");
+    let first = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    cluster.round(follower, vec![Input::Connected(leader)]);
+    let second = cluster.take(|envelope| is_forward(&envelope.message)).pop().unwrap();
+    let refusal = second.message.refusal().unwrap();
+    cluster.round(follower, vec![Input::NotSent(leader, refusal)]);
+    cluster.deliver(first);
+    cluster.tick(4);
+    assert_eq!(put_at(cluster.reply(request)), Some(2));
+    assert_eq!(cluster.get(leader, "k").unwrap().version, 1, "proposed once");
+}
+
+#[test]
 fn a_leader_that_is_heard_again_is_waited_for_as_long_as_ever() {
     let (mut cluster, leader) = Cluster::led(3, 16);
     let follower = cluster.follower();
