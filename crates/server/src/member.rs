@@ -433,9 +433,18 @@ impl Running {
             info!(applied, last, "catches up with the log; clients are not served yet");
             return;
         }
-        let peers = self.member.config.members.len() - 1;
-        let connected = self.outgoing.connected();
-        warn!(connected, peers, "waits for a leader; clients are not served yet");
+        let members = &self.member.config.members;
+        let name = |id: NodeId| members.get(&Id(id.0)).map_or("?", |member| member.name.as_str());
+        let missing: Vec<String> =
+            self.outgoing.unconnected().iter().map(|id| format!("{} ({id})", name(*id))).collect();
+        let (connected, peers) = (self.outgoing.connected(), members.len() - 1);
+        warn!(
+            connected,
+            peers,
+            missing = missing.join(", "),
+            "waits for a leader; clients are not served yet. A majority of whole members is needed; \
+             lines above say why members are missing"
+        );
     }
 
     /// Opens the doors for clients.

@@ -59,6 +59,12 @@ impl Outgoing {
         }
     }
 
+    /// The peers that have no stream.
+    pub fn unconnected(&self) -> Vec<NodeId> {
+        let peers = self.peers.iter().filter(|(_, peer)| peer.lock().queue.stream().is_none());
+        peers.map(|(id, _)| *id).collect()
+    }
+
     /// How many peers have a stream.
     pub fn connected(&self) -> usize {
         self.peers.values().filter(|peer| peer.lock().queue.stream().is_some()).count()
