@@ -42,6 +42,7 @@ pub struct Cluster {
     /// For reads that wait to be confirmed: what anybody knew to be committed when they were asked.
     floors: BTreeMap<usize, Index>,
     requests: u64,
+    streams: u64,
     pub(crate) boots: u64,
     /// Processes that died.
     pub(crate) deaths: u64,
@@ -84,6 +85,8 @@ pub(crate) enum Event {
     Die(NodeId, u64, Death),
     /// A member believes that a connection broke.
     Hint(NodeId, NodeId),
+    /// A link has carried the frame that it was at.
+    LinkFree(NodeId, u64, NodeId),
     /// A connection that broke is there again, if there is somebody to connect to.
     Connect(NodeId, NodeId),
     /// A client does something.
@@ -127,6 +130,7 @@ impl Cluster {
             asked: BTreeMap::new(),
             floors: BTreeMap::new(),
             requests: 0,
+            streams: 0,
             boots: 0,
             deaths: 0,
             weather,
@@ -176,7 +180,11 @@ impl Cluster {
                     self.die(id, death);
                 }
             }
+            Event::LinkFree(id, boot, to) => self.on_link_free(id, boot, to),
             Event::Hint(id, peer) => {
+                if let Some(life) = &mut self.machine(id).life {
+                    life.streams.close(peer);
+                }
                 self.push(id, Input::Disconnected(peer));
                 let again = 1 + self.time.around(4 * self.weather.delay);
                 self.agenda.add(again, Event::Connect(id, peer));
@@ -258,8 +266,10 @@ impl Cluster {
             let again = self.weather.members.election() / 4;
             self.agenda.add(1 + self.time.around(again), Event::Connect(id, peer));
         } else {
-            self.push(id, Input::Connected(peer));
-            self.push(peer, Input::Connected(id));
+            for (one, other) in [(id, peer), (peer, id)] {
+                self.open_stream(one, other);
+                self.push(one, Input::Connected(other));
+            }
         }
     }
 
@@ -287,6 +297,7 @@ impl Cluster {
             }
         }
         self.observe(id);
+        self.empty_queues(id);
         self.begin_write(id);
         self.begin_read(id);
         let now = self.agenda.now();
@@ -365,17 +376,9 @@ impl Cluster {
         }
     }
 
-    /// Sends a message, or gives it back if the sender knows that it did not.
+    /// Queues a message for a peer, as the server does; what the queue drops is given back.
     fn send(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
         let now = self.agenda.now();
-        let unreachable = self.network.is_cut((from, to)) || self.machine(to).life.is_none();
-        if unreachable
-            && let Some(refusal) = message.refusal()
-            && self.time.one_in(2)
-        {
-            self.push(from, Input::NotSent(to, refusal));
-            return;
-        }
         match &message {
             PeerMessage::Raft(message) => {
                 self.oracle.check_claim(&self.machines, message);
@@ -391,6 +394,56 @@ impl Cluster {
                 self.trace.line(now, || format!("n{from} -> n{to} Refused {sequences:?}"));
             }
         }
+        let Some(life) = &mut self.machine(from).life else { return };
+        if let Some(refusal) = life.streams.push(to, message) {
+            self.marks.sometimes(Mark::ForwardNotSent, true);
+            self.push(from, Input::NotSent(to, refusal));
+        }
+    }
+
+    /// A new stream to a peer is taken into use.
+    pub(crate) fn open_stream(&mut self, id: NodeId, peer: NodeId) {
+        self.streams += 1;
+        let number = self.streams;
+        if let Some(life) = &mut self.machine(id).life {
+            life.streams.open(peer, number);
+        }
+    }
+
+    /// Lets what waits for peers leave: at once, or frame by frame where a link is slow.
+    fn empty_queues(&mut self, id: NodeId) {
+        loop {
+            let Some(life) = &mut self.machine(id).life else { return };
+            let (boot, pace) = (life.boot, life.streams.pace);
+            let ready = life.streams.ready();
+            if ready.is_empty() {
+                return;
+            }
+            for to in ready {
+                let Some(life) = &mut self.machine(id).life else { return };
+                let Some(frame) = life.streams.next(to) else { continue };
+                if pace > 0 {
+                    life.streams.set_busy(to, true);
+                    let takes = 1 + pace * frame.bytes as Micros / 1024;
+                    self.agenda.add(takes, Event::LinkFree(id, boot, to));
+                }
+                for message in frame.messages {
+                    self.leave(id, to, message);
+                }
+            }
+        }
+    }
+
+    fn on_link_free(&mut self, id: NodeId, boot: u64, to: NodeId) {
+        if let Some(life) = self.machine(id).life(boot) {
+            life.streams.set_busy(to, false);
+            self.empty_queues(id);
+        }
+    }
+
+    /// A message leaves its sender.
+    fn leave(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
+        let now = self.agenda.now();
         let arrivals = self.network.arrivals(now, (from, to), &mut self.faults);
         for at in arrivals {
             self.agenda.add_at(at, Event::Arrive(from, to, Box::new(message.clone())));

@@ -19,6 +19,7 @@ mod run;
 mod shrink;
 mod start;
 mod storm;
+mod streams;
 mod trace;
 mod weather;
 

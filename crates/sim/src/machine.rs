@@ -6,6 +6,7 @@
 
 use crate::chance::Chance;
 use crate::ledger::{Ledger, Write};
+use crate::streams::Streams;
 use crate::weather::Micros;
 use raft::{Fetch, NodeId};
 use replica::{DiskReader, DiskWriter, EventLoop, Input, NodeEvent, Persisted, Published};
@@ -65,6 +66,8 @@ pub struct Life {
     pub inbox: Vec<NodeEvent>,
     /// When its next turn is on the agenda.
     pub turn_at: Option<Micros>,
+    /// What waits for its peers.
+    pub streams: Streams,
     /// How long a slice of a turn takes.
     pub slice: Duration,
     /// Writes that the disk's thread has not taken yet.

@@ -43,6 +43,8 @@ pub enum Mark {
     FetchForApply,
     /// A write is done while the log is read back.
     WrittenDuringRead,
+    /// A forward is dropped by the queue to its leader.
+    ForwardNotSent,
     /// A turn of a loop ends with work left for the next.
     TurnGoesOn,
     /// A leader's refusal of a forwarded write comes back.
@@ -99,7 +101,7 @@ pub enum Mark {
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 46] = [
+    pub const ALL: [Mark; 47] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -120,6 +122,7 @@ impl Mark {
         Mark::FetchForPeer,
         Mark::FetchForApply,
         Mark::WrittenDuringRead,
+        Mark::ForwardNotSent,
         Mark::TurnGoesOn,
         Mark::ForwardRefused,
         Mark::AnsweredLost,

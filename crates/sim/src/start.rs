@@ -5,6 +5,7 @@ use crate::effects::{Effect, Effects};
 use crate::fault::Fault;
 use crate::machine::Life;
 use crate::marks::Mark;
+use crate::streams::Streams;
 use proto::log::Publish;
 use raft::{Membership, NodeId, Restored};
 use replica::{
@@ -108,6 +109,8 @@ impl Cluster {
         let tick = Duration::from_micros(self.weather.members.tick);
         let phase = Duration::from_micros(self.time.below(self.weather.members.tick));
         let (now, slice) = (self.agenda.now(), self.time.pick(&[Duration::ZERO, TURN_MAX]));
+        // Mostly as fast as is; some links take seconds for what others take milliseconds for.
+        let pace = self.time.pick(&[0, 0, 0, 20, 500]);
         let local = self.machine(id).local_time(now);
         let mut event_loop = EventLoop::new(replica, tick, local.saturating_sub(phase));
         let mut effects = Effects::new(local, slice);
@@ -124,12 +127,20 @@ impl Cluster {
             writer: DiskWriter::new(storage),
             inbox: Vec::new(),
             turn_at: None,
+            streams: Streams::new(pace),
             slice,
             queue: Vec::new(),
             current: Vec::new(),
             reading: None,
             published,
         });
+        for peer in self.ids() {
+            if peer != id {
+                self.open_stream(id, peer);
+                let soon = 1 + self.time.around(self.weather.delay);
+                self.agenda.add(soon, Event::Connect(id, peer));
+            }
+        }
         self.carry_out(id, effects);
         let publish = Publish {
             member_id: id.0,

@@ -1,0 +1,97 @@
+//! What waits at a member for its peers: the server's own queues, emptied at the pace of a link.
+
+use bytes::Bytes;
+use raft::NodeId;
+use replica::{NextFrame, PeerMessage, PeerQueue};
+use std::collections::BTreeMap;
+
+use crate::weather::Micros;
+
+/// The streams of one life of a member to its peers.
+pub struct Streams {
+    to: BTreeMap<NodeId, Stream>,
+    /// How long the link carries 1 KiB; 0 for no time at all.
+    pub pace: Micros,
+}
+
+#[derive(Default)]
+struct Stream {
+    queue: PeerQueue,
+    /// The long message of which pieces leave.
+    long: Option<PeerMessage>,
+    /// The link is at a frame.
+    is_busy: bool,
+}
+
+/// What leaves in one frame.
+pub struct Frame {
+    /// Messages that are whole with it.
+    pub messages: Vec<PeerMessage>,
+    /// Bytes of all that.
+    pub bytes: usize,
+}
+
+impl Streams {
+    /// Streams over links of this pace; none is in use.
+    pub fn new(pace: Micros) -> Streams {
+        Streams { to: BTreeMap::new(), pace }
+    }
+
+    /// Queues a message; gives back the refusal of a forward that is dropped.
+    pub fn push(&mut self, to: NodeId, message: PeerMessage) -> Option<PeerMessage> {
+        self.to.entry(to).or_default().queue.push(message)
+    }
+
+    /// A new stream is taken into use; what was queued is lost.
+    pub fn open(&mut self, to: NodeId, number: u64) {
+        let stream = self.to.entry(to).or_default();
+        let _is_newest = stream.queue.open(number);
+        stream.long = None;
+    }
+
+    /// The stream in use breaks.
+    pub fn close(&mut self, to: NodeId) {
+        let stream = self.to.entry(to).or_default();
+        if let Some(number) = stream.queue.stream() {
+            stream.queue.close(number);
+        }
+        stream.long = None;
+    }
+
+    /// Peers to which something may leave now.
+    pub fn ready(&self) -> Vec<NodeId> {
+        let is_ready = |stream: &Stream| {
+            let queue = &stream.queue;
+            !stream.is_busy && queue.stream().is_some_and(|number| queue.is_ready(number))
+        };
+        self.to.iter().filter(|(_, stream)| is_ready(stream)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the link is at a frame.
+    pub fn set_busy(&mut self, to: NodeId, is_busy: bool) {
+        self.to.entry(to).or_default().is_busy = is_busy;
+    }
+
+    /// Takes the next frame.
+    pub fn next(&mut self, to: NodeId) -> Option<Frame> {
+        let Stream { queue, long, .. } = self.to.get_mut(&to)?;
+        let number = queue.stream()?;
+        // What it says is not looked at: its length is enough.
+        let encode = |message: PeerMessage| {
+            let bytes = Bytes::from(vec![0; message.bytes()]);
+            *long = Some(message);
+            bytes
+        };
+        match queue.next_frame(number, encode) {
+            NextFrame::Batch(messages) => {
+                let bytes = messages.iter().map(PeerMessage::bytes).sum();
+                Some(Frame { messages, bytes })
+            }
+            NextFrame::Part { bytes, rest } => {
+                let whole = if rest == 0 { long.take() } else { None };
+                Some(Frame { messages: whole.into_iter().collect(), bytes: bytes.len() })
+            }
+            NextFrame::Wait | NextFrame::Ended => None,
+        }
+    }
+}
