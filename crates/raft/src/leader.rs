@@ -338,8 +338,11 @@ impl Leader {
         self.heartbeat_elapsed = 0;
         let round = self.reads.round();
         for (id, progress) in &self.progress {
-            // No further than what the peer is known to hold: it may hold something else beyond.
-            let commit = core.log.committed().min(progress.matched());
+            // No further than what the peer is known to hold: it may hold something else beyond. While
+            // it is probed that is nothing: its disk may have lost what it acknowledged, and hold in
+            // its place what was replaced.
+            let held = if progress.is_probing() { Index(0) } else { progress.matched() };
+            let commit = core.log.committed().min(held);
             core.send(*id, Body::Heartbeat { commit, round });
         }
     }

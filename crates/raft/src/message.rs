@@ -71,7 +71,8 @@ pub enum Body {
     },
     /// I lead, and these entries are committed.
     Heartbeat {
-        /// The commit index, no further than what the receiver is known to hold.
+        /// The commit index, no further than what the receiver is known to hold; 0 while it is not
+        /// known where the logs part.
         commit: Index,
         /// The latest round of read confirmations; see [`crate::reads`].
         round: u64,
