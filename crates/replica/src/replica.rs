@@ -52,6 +52,7 @@ pub struct Replica {
     admitted_bytes_max: usize,
     /// What consensus handed out and the store has not taken yet.
     committed: VecDeque<Entry>,
+    committed_bytes: usize,
     proposals: Proposals,
     /// Writes of peers' clients: those decided about, and those of this round to be proposed in
     /// this term.
@@ -111,6 +112,7 @@ impl Replica {
             election_ticks_max: 2 * u64::from(election_ticks),
             admitted_bytes_max: config.admitted_bytes_max,
             committed: VecDeque::new(),
+            committed_bytes: 0,
             proposals: Proposals::new(id, config.boot),
             forwards: Forwards::default(),
             forwarded: Vec::new(),
@@ -162,9 +164,8 @@ impl Replica {
     /// Bytes of writes that this member has admitted. A write is here as long as its client waits, and
     /// in the log as long as it is not applied and on disk, and often in both.
     fn admitted_bytes(&self) -> usize {
-        let in_log = self.node.status().unsettled_bytes;
-        let handed_out: usize = self.committed.iter().map(Entry::bytes).sum();
-        self.proposals.waiting_bytes() + self.proposals.pending_bytes().max(in_log + handed_out)
+        let in_log = self.node.status().unsettled_bytes + self.committed_bytes;
+        self.proposals.waiting_bytes() + self.proposals.pending_bytes().max(in_log)
     }
 
     /// Whether so many more bytes are more than may be admitted.
@@ -202,6 +203,8 @@ impl Replica {
         self.proposals.assert_sound(self.applied.term);
         assert!(self.forwarded.is_empty(), "what was forwarded is decided about in its round");
         assert!(self.forwarded_bytes == 0, "what was decided about has no bytes");
+        let is_applied = self.committed.is_empty();
+        assert!(is_applied == (self.committed_bytes == 0), "what is handed out has bytes");
     }
 
     fn take(&mut self, input: Input, outbox: &mut Outbox) {
@@ -424,6 +427,7 @@ impl Replica {
         outbox.persists.extend(ready.persist);
         outbox.fetches.extend(ready.fetches);
         outbox.notices.extend(ready.notices);
+        self.committed_bytes += ready.committed.iter().map(Entry::bytes).sum::<usize>();
         self.committed.extend(ready.committed);
         self.apply_committed(room, outbox);
         for read in ready.reads {
@@ -450,6 +454,7 @@ impl Replica {
         {
             room.entries -= 1;
             room.bytes = room.bytes.saturating_sub(entry.bytes());
+            self.committed_bytes -= entry.bytes();
             self.apply(entry, outbox);
         }
         if self.applied.index > before {
