@@ -39,7 +39,17 @@ pub(crate) struct Proposals {
     lost: BTreeMap<Reign, u64>,
     /// Who refused: it is asked again when time has passed.
     refused_by: Option<Reign>,
+    /// Bytes of writes under way to a leader; more wait until those are applied. Little after a refusal,
+    /// and more with each write that is applied.
+    window: usize,
 }
+
+/// The most bytes under way to a leader. So what a broken connection loses is not sent again by the
+/// hundred megabytes.
+const WINDOW_MAX: usize = 16 << 20;
+/// What is under way at most to a leader that has just refused. It is asked at each tick, and is full
+/// for as long as its disk hangs.
+const WINDOW_MIN: usize = 64 << 10;
 
 /// A leader and its term.
 type Reign = (NodeId, Term);
@@ -83,6 +93,7 @@ impl Proposals {
             reign: None,
             lost: BTreeMap::new(),
             refused_by: None,
+            window: WINDOW_MAX,
         }
     }
 
@@ -102,23 +113,18 @@ impl Proposals {
         self.pending_bytes
     }
 
-    /// Whether this leader is to be given something, while it has less than so many bytes.
-    pub(crate) fn is_waiting(&self, leader: NodeId, term: Term, bytes_max: usize) -> bool {
-        let has_room = self.pending_bytes < bytes_max;
+    /// Whether this leader is to be given something now.
+    pub(crate) fn is_waiting(&self, leader: NodeId, term: Term) -> bool {
+        let has_room = self.pending_bytes < self.window_of(leader);
         !self.waiting.is_empty() && has_room && self.refused_by != Some((leader, term))
     }
 
-    /// Hands out those that wait until so many bytes are handed over: from now on this leader's log
+    /// Hands out those that wait, as far as this leader is to be given them now: from now on its log
     /// decides about them.
-    pub(crate) fn take_waiting(
-        &mut self,
-        leader: NodeId,
-        term: Term,
-        bytes_max: usize,
-    ) -> Vec<Bytes> {
+    pub(crate) fn take_waiting(&mut self, leader: NodeId, term: Term) -> Vec<Bytes> {
         let reign = (leader, term);
         assert!(self.reign == Some(reign), "only who leads is given something");
-        let mut bytes = self.pending_bytes;
+        let (mut bytes, bytes_max) = (self.pending_bytes, self.window_of(leader));
         let fits = |waiting: &&Waiting| {
             let has_room = bytes < bytes_max;
             bytes += waiting.proposal.bytes();
@@ -144,6 +150,11 @@ impl Proposals {
         self.waiting.drain(..count).map(hand_out).collect()
     }
 
+    /// This member itself may have everything under way: it is in its memory anyway.
+    fn window_of(&self, leader: NodeId) -> usize {
+        if leader == self.member { usize::MAX } else { self.window }
+    }
+
     /// Copies of what this leader was given and has not decided about yet, as far as is known.
     pub(crate) fn hand_over_again(&mut self, leader: NodeId, term: Term) -> Vec<Bytes> {
         let is_there =
@@ -161,6 +172,7 @@ impl Proposals {
         let pending = ours.then(|| self.pending.remove(&origin.sequence)).flatten()?;
         self.abandoned -= usize::from(pending.request.is_none());
         self.pending_bytes -= pending.sealed.len();
+        self.window = WINDOW_MAX.min(self.window + pending.sealed.len());
         Some(pending)
     }
 
@@ -190,6 +202,7 @@ impl Proposals {
         }
         if let Some(now) = now {
             self.lost.remove(&now);
+            self.window = WINDOW_MAX;
         }
     }
 
@@ -218,6 +231,7 @@ impl Proposals {
             if pending.is_some_and(|pending| pending.reign.0 == from) {
                 let pending = self.pending.remove(&refused).expect("it was there");
                 self.refused_by = Some(pending.reign);
+                self.window = WINDOW_MIN;
                 self.wait_again(refused, pending);
             }
         }
@@ -415,6 +429,46 @@ fn add(ranges: &mut BTreeMap<u64, u64>, number: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_that_refused_is_asked_with_little_until_it_takes_something() {
+        let (leader, term, boot) = (NodeId(2), Term(1), 9);
+        let mut proposals = Proposals::new(NodeId(1), boot);
+        let write = vec![7; 10 << 10];
+        for number in 0..400 {
+            let proposal = Proposal::encoded(Kind::Put, &write);
+            proposals.push(RequestId(number), proposal, 1000);
+        }
+        proposals.lead(Some(leader), term, 0);
+        let forward = |proposals: &mut Proposals| {
+            let is_waiting = proposals.is_waiting(leader, term);
+            let sealed = if is_waiting { proposals.take_waiting(leader, term) } else { Vec::new() };
+            let origin = |sealed| Header::decode(sealed).expect("known").0.origin;
+            sealed.iter().map(origin).collect::<Vec<Origin>>()
+        };
+        let mut forwarded = forward(&mut proposals);
+        assert_eq!(forwarded.len(), 400, "all fit");
+        // It is full, and says so at each tick.
+        for _ in 0..3 {
+            let sequences: Vec<u64> = forwarded.iter().map(|origin| origin.sequence).collect();
+            proposals.refused(leader, boot, &sequences);
+            assert_eq!(forward(&mut proposals), [], "not in the same tick");
+            proposals.tick();
+            forwarded = forward(&mut proposals);
+            assert_eq!(forwarded.len(), 7, "64 KiB");
+        }
+        // Then it has room, and more is under way with each round.
+        let mut rounds = Vec::new();
+        while !forwarded.is_empty() {
+            rounds.push(forwarded.len());
+            for origin in forwarded {
+                assert!(proposals.applied(origin).is_some());
+            }
+            forwarded = forward(&mut proposals);
+        }
+        assert_eq!(rounds, [7, 14, 28, 56, 112, 183]);
+        proposals.assert_sound(term);
+    }
 
     #[test]
     fn ranges_equal_a_set() {

@@ -87,10 +87,6 @@ struct Transfer {
     deadline: u64,
 }
 
-/// Bytes of writes under way to a leader; more wait until those are applied. So what a busy leader
-/// refuses, or a broken connection loses, is not sent again by the hundred megabytes.
-const FORWARDED_BYTES_MAX: usize = 16 << 20;
-
 /// Entries and bytes of entries applied in one round; beyond, the next round goes on. Small enough that
 /// a driver that counts its time is asked often, large enough that busy rounds are not cut.
 const APPLY_ENTRIES_MAX: usize = 256;
@@ -387,11 +383,10 @@ impl Replica {
     /// Gives what waits to the leader, whoever that is.
     fn propose(&mut self, outbox: &mut Outbox) {
         let Status { leader: Some(leader), term, .. } = self.status() else { return };
-        let window = if leader == self.id { usize::MAX } else { FORWARDED_BYTES_MAX };
-        let waits = self.proposals.is_waiting(leader, term, window);
+        let waits = self.proposals.is_waiting(leader, term);
         if leader != self.id {
             if waits {
-                let proposals = self.proposals.take_waiting(leader, term, FORWARDED_BYTES_MAX);
+                let proposals = self.proposals.take_waiting(leader, term);
                 forward(leader, term, proposals, self.forward_bytes_max, outbox);
             }
             return;
@@ -408,7 +403,7 @@ impl Replica {
             self.refuse(term, forwarded, outbox);
             return;
         }
-        let own = self.proposals.take_waiting(leader, term, usize::MAX);
+        let own = self.proposals.take_waiting(leader, term);
         let all = forwarded.into_iter().chain(own).collect();
         self.node.propose(all).expect("it leads and hands nothing over");
     }
