@@ -14,7 +14,8 @@
 //! - A member that was admitted stays so in later lives of the same log, which have higher numbers.
 //!   They are admitted, too, so that an older copy of the log, whose next life has a lower number
 //!   or the same number and another id, is told from it.
-//! - A log that admits nobody is empty, or of a release that knew no admissions: then all count.
+//! - A log that admits nobody is empty: then all count. Or it is of a release that knew no admissions:
+//!   then all count but those whose log was made since.
 //!
 //! An admission never replaces a log by another one: that needs the agreement of those that are
 //! whole, and is a change of membership.
@@ -24,8 +25,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 
-/// Names a life of a member's log. A log that is made begins with `start` 1; it gets a new name
-/// when its member starts after the last one was admitted. The default, of zeros, is that of a
+/// Names a life of a member's log. A log that is made begins with `start` 1, one of a release that
+/// knew no names with 2; it gets a new name when its member starts after the last one was admitted. The default, of zeros, is that of a
 /// member that does not name its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation {
@@ -68,6 +69,17 @@ impl Incarnation {
     /// Whether a log that says this is the one that said `earlier`, now or in a later life.
     pub fn continues(self, earlier: Incarnation) -> bool {
         self == earlier || self.start > earlier.start
+    }
+
+    /// The first life of a log that had no names before. It is not that of a log that is made now,
+    /// which begins with 1.
+    pub fn of_an_unnamed_log(id: u64) -> Incarnation {
+        Incarnation { start: 2, id }
+    }
+
+    /// Whether this is the first life of a log that was made under this name.
+    pub(crate) fn is_of_a_new_log(self) -> bool {
+        self.start == 1
     }
 
     /// Whether the member names its log.

@@ -1,7 +1,7 @@
 //! The log in memory: its whole shape, and the payloads of its tail.
 
-use crate::admissions::{Admission, Admissions, decode_admission};
-use crate::entry::{Entry, EntryKind, HardState, Index, Position, Term};
+use crate::admissions::{Admission, Admissions, Incarnation, Standing, decode_admission};
+use crate::entry::{Entry, EntryKind, HardState, Index, NodeId, Position, Term};
 use crate::ready::Ticket;
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
@@ -145,6 +145,17 @@ impl Log {
     /// Whose votes and acknowledgements count.
     pub(crate) fn admissions(&self) -> &Admissions {
         &self.admissions
+    }
+
+    /// What the log says of a member that presents itself like this. A log that has entries and names
+    /// nobody is of a release that knew no admissions. All count that come from that release; not a
+    /// log that was made since, for what its member had before is lost.
+    pub(crate) fn standing(&self, id: NodeId, presented: Incarnation) -> Standing {
+        let names_nobody = self.admissions.in_effect().is_none();
+        if names_nobody && self.last > Index(0) && presented.is_of_a_new_log() {
+            return Standing::Unknown;
+        }
+        self.admissions.standing(id, presented)
     }
 
     /// The name of the entry at `index`, if the log reaches that far.

@@ -743,14 +743,14 @@ impl Core {
     /// Whether term and vote are on disk. Who still waits for that does not campaign again: it could
     /// not win, and its terms would keep others from winning.
     pub(crate) fn may_campaign(&self) -> bool {
-        let standing = self.log.admissions().standing(self.config.id, self.incarnation);
+        let standing = self.log.standing(self.config.id, self.incarnation);
         let is_whole = !matches!(standing, Standing::Replaced { .. });
         self.is_voter() && is_whole && self.written == self.hard_state
     }
 
     /// Whether our own vote and our own disk count.
     pub(crate) fn is_admitted(&self) -> bool {
-        let standing = self.log.admissions().standing(self.config.id, self.incarnation);
+        let standing = self.log.standing(self.config.id, self.incarnation);
         standing == Standing::Admitted
     }
 
@@ -758,7 +758,7 @@ impl Core {
     fn check_incarnation(&mut self, message: &Message) -> Option<bool> {
         let Message { from, incarnation: presented, .. } = *message;
         let admissions = self.log.admissions();
-        match admissions.standing(from, presented) {
+        match self.log.standing(from, presented) {
             Standing::Admitted | Standing::Unknown if !self.incarnation.is_named() => Some(true),
             standing @ (Standing::Admitted | Standing::Unknown) => {
                 if admissions.latest(from) != Some(presented) {
@@ -794,9 +794,17 @@ impl Core {
         if !incarnation.is_named() {
             return None;
         }
-        let admissions = self.log.admissions();
+        let (log, admissions) = (&self.log, self.log.admissions());
         let mut due = std::mem::take(&mut self.heard);
         due.insert(id, incarnation);
+        if admissions.in_effect().is_none() {
+            // The first admission counts at once, so it is of those that count without it.
+            let counts = |id: &NodeId, life: &mut Incarnation| {
+                log.standing(*id, *life) == Standing::Admitted
+            };
+            let first: Admission = due.extract_if(.., counts).collect();
+            self.heard = std::mem::replace(&mut due, first);
+        }
         due.retain(|id, life| {
             let is_first = admissions.in_effect().is_none_or(|named| !named.contains_key(id));
             let latest = admissions.latest(*id);

@@ -53,6 +53,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// - `crash ID`, `restart ID`, `status [ID]`, `log ID`.
 /// - `wipe ID`: its disk is lost; `backup ID`: copies its disk; `restore ID`: puts the copy back;
 ///   `lose ID`: puts back the copy's entries, under the name that the log has.
+/// - `upgrade`: from now on who starts names its log, and admits those of others.
 /// - `inject FROM TO TERM TYPE [key=value...]`: a message nobody sent.
 struct Script {
     cluster: Cluster,
@@ -122,6 +123,7 @@ impl Script {
             "flight" => self.flight(),
             "cut" => self.cut(act)?,
             "heal" => self.cut.clear(),
+            "upgrade" => self.cluster.names_logs = true,
             "lead" => self.lead(act.id(0)?)?,
             "slow" => self.cluster.member(act.id(0)?).slow = true,
             "fast" => self.fast(act.id(0)?),

@@ -108,7 +108,10 @@ impl<D: Disk> Storage<D> {
             return Err(StorageError::OlderCopy { found, admitted });
         }
         if found == Incarnation::default() || admitted == Some(found) {
-            let next = Incarnation { start: found.start + 1, id: draw };
+            let next = match found.start {
+                0 => Incarnation::of_an_unnamed_log(draw),
+                start => Incarnation { start: start + 1, id: draw },
+            };
             let named =
                 self.wal.begin_incarnation(wal::Incarnation { start: next.start, id: draw });
             named.map_err(|source| WalError::Io { what: "naming this life".to_owned(), source })?;

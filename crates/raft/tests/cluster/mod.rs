@@ -18,8 +18,8 @@ pub struct Cluster {
     pub trace: String,
     /// Whose disks forgot what they promised.
     pub lost: BTreeSet<NodeId>,
-    /// Members name their logs, and admit those of others.
-    names_logs: bool,
+    /// Members name their logs, and admit those of others, if they start from now on.
+    pub names_logs: bool,
     oracle: Oracle,
 }
 
@@ -376,7 +376,9 @@ impl DiskImage {
     fn begin_life(&mut self, id: NodeId, draw: Option<u64>) {
         let Some(draw) = draw else { return };
         let own = self.restored().admissions.into_iter().filter_map(|(_, a)| a.get(&id).copied());
-        if self.incarnation.start == 0 || own.max() == Some(self.incarnation) {
+        if self.incarnation.start == 0 && self.hard_state != HardState::default() {
+            self.incarnation = Incarnation::of_an_unnamed_log(draw);
+        } else if self.incarnation.start == 0 || own.max() == Some(self.incarnation) {
             self.incarnation = Incarnation { start: self.incarnation.start + 1, id: draw };
         }
     }
