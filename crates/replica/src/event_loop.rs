@@ -12,6 +12,10 @@
 //! apply or to sweep it goes on, but no longer than [`TURN_MAX`]: no work of any size keeps a member
 //! from its peers, its ticks and its clients. The driver lets them run between two turns
 //! ([`EventLoop::wants_to_yield`]).
+//!
+//! To sweep is in no hurry, and all members sweep at the same time: where they share processors, sweeps
+//! that never pause make each step of a write's way wait for them. So a turn sweeps no longer than
+//! [`SWEEP_TURN_MAX`], and then nothing is swept for some time ([`SWEEP_REST`]).
 
 use crate::input::{Input, PeerMessage, RequestId};
 use crate::outbox::{Outbox, Published, Reply};
@@ -28,6 +32,13 @@ pub const TURN_EVENTS_MAX: usize = 256;
 /// A turn that has lasted so long begins no further slice of work. A slice takes a fraction of a
 /// millisecond, or as long as one command may take; a tick is 25 ms by default.
 pub const TURN_MAX: Duration = Duration::from_millis(5);
+
+/// The same of sweeping within a turn.
+const SWEEP_TURN_MAX: Duration = Duration::from_millis(1);
+
+/// After a turn that swept nothing is swept for this many times as long. A sweep is then still several
+/// times as fast as clients write.
+const SWEEP_REST: u32 = 3;
 
 /// A turn of so many inputs is one of many.
 const BUSY_INPUTS: usize = 8;
@@ -77,6 +88,8 @@ pub struct EventLoop {
     batching: WriteBatching,
     tick: Duration,
     next_tick: Duration,
+    /// Nothing is swept before.
+    sweep_at: Duration,
     /// The last turn had many inputs, so the next one may have more if it waits. With few, that would
     /// cost a look at all sockets for nothing.
     is_busy: bool,
@@ -101,6 +114,7 @@ impl EventLoop {
             batching: WriteBatching::default(),
             tick,
             next_tick: now + tick,
+            sweep_at: now,
             is_busy: false,
             longest: LongestTurn::default(),
         }
@@ -118,7 +132,9 @@ impl EventLoop {
 
     /// When the next turn is due if nothing happens before.
     pub fn wake_at(&self) -> Duration {
-        self.batching.until().map_or(self.next_tick, |until| self.next_tick.min(until))
+        let until = self.batching.until();
+        let sweep_at = self.replica.is_sweeping().then_some(self.sweep_at);
+        until.into_iter().chain(sweep_at).fold(self.next_tick, Duration::min)
     }
 
     /// Whether the member's other tasks should run before the next turn: because they may add to it, or
@@ -146,15 +162,36 @@ impl EventLoop {
             self.next_tick = if is_late { began } else { self.next_tick } + self.tick;
         }
         self.batching.gather(&mut self.inputs, proposes(&self.replica), began);
+        self.replica.pause_sweep(true);
         self.replica.handle(self.inputs.drain(..), &mut self.outbox);
         self.deliver(ports);
+        let mut now = self.go_on(ports, began + TURN_MAX);
+        if self.replica.is_sweeping() && now >= self.sweep_at {
+            now = self.sweep(ports, now);
+        }
+        self.longest.note(now, now - began);
+    }
+
+    /// Runs further slices of work until none is left, or this moment; says what time it is.
+    fn go_on(&mut self, ports: &mut impl Ports, until: Duration) -> Duration {
         let mut now = ports.now();
-        while self.outbox.more && now < began + TURN_MAX {
+        while self.outbox.more && now < until {
             self.replica.handle([], &mut self.outbox);
             self.deliver(ports);
             now = ports.now();
         }
-        self.longest.note(now, now - began);
+        now
+    }
+
+    /// Sweeps for a moment, then rests from it; says what time it is.
+    fn sweep(&mut self, ports: &mut impl Ports, began: Duration) -> Duration {
+        self.replica.pause_sweep(false);
+        self.outbox.more = true;
+        let now = self.go_on(ports, began + SWEEP_TURN_MAX);
+        self.replica.pause_sweep(true);
+        self.outbox.more = self.replica.has_committed();
+        self.sweep_at = now + SWEEP_REST * (now - began);
+        now
     }
 
     fn take(&mut self, event: NodeEvent, ports: &mut impl Ports) {

@@ -65,6 +65,8 @@ pub struct Replica {
     cancelled: BTreeSet<RequestId>,
     /// Something compacted is still there; these wait until it is not.
     sweeping: bool,
+    /// It rests for now.
+    sweep_paused: bool,
     swept_for: Vec<(RequestId, Reply)>,
     taken: u64,
     answered: u64,
@@ -117,6 +119,7 @@ impl Replica {
             reads: Reads::default(),
             transfer: None,
             sweeping: false,
+            sweep_paused: false,
             swept_for: Vec::new(),
             taken: 0,
             answered: 0,
@@ -142,9 +145,28 @@ impl Replica {
         self.cancel();
         self.settle(outbox);
         self.sweep(outbox);
-        outbox.more = self.sweeping || !self.committed.is_empty();
+        outbox.more = self.wants_to_sweep() || !self.committed.is_empty();
         self.publish(outbox);
         Invariants::check(self);
+    }
+
+    /// Whether something that was compacted is still there, to be removed little by little.
+    pub(crate) fn is_sweeping(&self) -> bool {
+        self.sweeping
+    }
+
+    /// Whether entries are committed that the store has yet to apply.
+    pub(crate) fn has_committed(&self) -> bool {
+        !self.committed.is_empty()
+    }
+
+    /// Keeps what was compacted for now, or goes on to remove it.
+    pub(crate) fn pause_sweep(&mut self, pause: bool) {
+        self.sweep_paused = pause;
+    }
+
+    fn wants_to_sweep(&self) -> bool {
+        self.sweeping && !self.sweep_paused
     }
 
     /// The state of consensus, and how far the store has applied what is committed.
@@ -505,7 +527,7 @@ impl Replica {
 
     /// Removes a little of what was compacted.
     fn sweep(&mut self, outbox: &mut Outbox) {
-        if self.sweeping {
+        if self.wants_to_sweep() {
             self.sweeping = self.store.sweep(store::SWEEP_BYTES);
         }
         if !self.sweeping {
