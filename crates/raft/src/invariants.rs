@@ -31,12 +31,11 @@ impl Hash for Invariants {
 
 impl Invariants {
     pub(crate) fn new(core: &Core, role: &Role) -> Invariants {
-        let committed = core.log.position(core.log.committed()).expect("what is committed exists");
         Invariants {
             hard_state: core.hard_state,
             role: role.name(),
             last: core.log.last(),
-            committed,
+            committed: committed(core),
             applied: core.log.applied(),
             led_by: None,
         }
@@ -46,8 +45,21 @@ impl Invariants {
     pub(crate) fn check(&mut self, core: &Core, role: &Role) {
         check_state(core, role);
         self.check_change(core, role);
-        let led_by = role.leader(core).map(|leader| (core.hard_state.term, leader));
-        *self = Invariants { led_by: led_by.or(self.led_by), ..Invariants::new(core, role) };
+        self.remember(core, role);
+    }
+
+    fn remember(&mut self, core: &Core, role: &Role) {
+        self.hard_state = core.hard_state;
+        self.role = role.name();
+        self.last = core.log.last();
+        // If the index is the same, so is the term: it was just checked.
+        if core.log.committed() != self.committed.index {
+            self.committed = committed(core);
+        }
+        self.applied = core.log.applied();
+        if let Some(leader) = role.leader(core) {
+            self.led_by = Some((core.hard_state.term, leader));
+        }
     }
 
     fn check_change(&self, core: &Core, role: &Role) {
@@ -67,6 +79,10 @@ impl Invariants {
             assert!(term < now.term || before == leader, "at most one leader in a term");
         }
     }
+}
+
+fn committed(core: &Core) -> Position {
+    core.log.position(core.log.committed()).expect("what is committed exists")
 }
 
 fn check_state(core: &Core, role: &Role) {
@@ -93,9 +109,10 @@ fn check_state(core: &Core, role: &Role) {
                 assert!(sent, "only what exists is sent");
             }
             // What a peer lost since does not take back that it was committed.
-            let quorum = leader.quorum_index_of(core, Progress::matched);
-            let own = core.log.committed() < leader.opening();
-            assert!(own || core.log.committed() <= quorum, "what is committed is on a quorum");
+            let committed = core.log.committed();
+            let own = committed < leader.opening();
+            let on_quorum = || leader.is_on_quorum(core, committed, Progress::matched);
+            assert!(own || on_quorum(), "what is committed is on a quorum");
         }
     }
 }

@@ -287,16 +287,26 @@ impl Leader {
 
     /// The highest index that a quorum holds on disk.
     pub(crate) fn quorum_index(&self, core: &Core) -> Index {
-        self.quorum_index_of(core, Progress::counted)
+        core.config.membership.quorum_index(|id| self.held(core, id, Progress::counted))
     }
 
-    /// The same for another count of what peers hold.
-    pub(crate) fn quorum_index_of(&self, core: &Core, held: fn(&Progress) -> Index) -> Index {
-        core.config.membership.quorum_index(|id| match self.progress.get(&id) {
-            Some(progress) => held(progress),
+    /// Whether a quorum holds what is up to an index on disk, by a count of what each peer holds.
+    pub(crate) fn is_on_quorum(
+        &self,
+        core: &Core,
+        index: Index,
+        count: impl Fn(&Progress) -> Index,
+    ) -> bool {
+        core.config.membership.is_quorum(|id| self.held(core, id, &count) >= index)
+    }
+
+    /// What a member holds on disk, this one included.
+    fn held(&self, core: &Core, id: NodeId, count: impl Fn(&Progress) -> Index) -> Index {
+        match self.progress.get(&id) {
+            Some(progress) => count(progress),
             None if core.is_admitted() => core.log.durable(),
             None => Index(0),
-        })
+        }
     }
 
     /// The first entry of this term.
