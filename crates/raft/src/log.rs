@@ -346,10 +346,12 @@ impl Log {
     /// Counts what was settled since it was so up to `before`, and gives memory back.
     fn settle(&mut self, before: Index) {
         let settled = self.settled();
-        let first = self.tail_first();
-        let nth = |index: Index| (index.next().0.max(first.0) - first.0) as usize;
-        let new = self.tail.range(nth(before)..nth(settled.max(before)));
-        self.unsettled_bytes -= new.map(Entry::bytes).sum::<usize>();
+        if settled > before {
+            let first = self.tail_first();
+            let nth = |index: Index| (index.next().0.max(first.0) - first.0) as usize;
+            let new = self.tail.range(nth(before)..nth(settled));
+            self.unsettled_bytes -= new.map(Entry::bytes).sum::<usize>();
+        }
         self.evict(settled);
     }
 

@@ -418,9 +418,7 @@ impl Node {
             && message.term > Term(0)
             && message.term.0 < NUMBER_MAX
             && match &message.body {
-                Body::Append { prev, entries, .. } => {
-                    follows(*prev, entries, message.term) && entries.iter().all(is_readable)
-                }
+                Body::Append { prev, entries, .. } => follows(*prev, entries, message.term),
                 _ => true,
             }
     }
@@ -920,7 +918,7 @@ fn is_readable(entry: &Entry) -> bool {
     entry.kind != EntryKind::Admission || decode_admission(&entry.payload).is_some()
 }
 
-/// Whether `entries` can follow `prev` in the log of a leader of `term`.
+/// Whether `entries` can follow `prev` in the log of a leader of `term`, and be read.
 fn follows(prev: Position, entries: &[Entry], term: Term) -> bool {
     let grounded = (prev.index == Index(0)) == (prev.term == Term(0)) && prev.index.0 < NUMBER_MAX;
     let mut before = prev;
@@ -929,6 +927,6 @@ fn follows(prev: Position, entries: &[Entry], term: Term) -> bool {
         && entries.iter().all(|entry| {
             let after = entry.at.index == before.index.next() && entry.at.term >= before.term;
             before = entry.at;
-            after && entry.at.term > Term(0) && entry.at.term <= term
+            after && entry.at.term > Term(0) && entry.at.term <= term && is_readable(entry)
         })
 }
