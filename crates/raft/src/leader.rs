@@ -130,6 +130,7 @@ impl Leader {
             return Err(Refusal::Transferring);
         }
         let first = Position::new(core.hard_state.term, core.log.last().index.next());
+        core.reserve(payloads.len());
         for payload in payloads {
             core.append(EntryKind::Command, payload);
         }

@@ -709,6 +709,11 @@ impl Core {
         }
     }
 
+    /// Makes room for so many entries that will be appended.
+    pub(crate) fn reserve(&mut self, entries: usize) {
+        self.unwritten.reserve(entries);
+    }
+
     /// Appends an entry of our own term to the log.
     pub(crate) fn append(&mut self, kind: EntryKind, payload: Bytes) -> Position {
         let at = Position::new(self.hard_state.term, self.log.last().index.next());
