@@ -148,6 +148,11 @@ impl Admissions {
         }
     }
 
+    /// Whether the log names this life of a member, committed, and no other one.
+    pub(crate) fn name_only(&self, id: NodeId, presented: Incarnation) -> bool {
+        self.pending.is_empty() && self.committed.get(&id) == Some(&presented)
+    }
+
     /// The latest life of a member that the log names anywhere.
     pub(crate) fn latest(&self, id: NodeId) -> Option<Incarnation> {
         let pending = self.pending.iter().filter_map(|(_, admission)| admission.get(&id));

@@ -761,6 +761,10 @@ impl Core {
     fn check_incarnation(&mut self, message: &Message) -> Option<bool> {
         let Message { from, incarnation: presented, .. } = *message;
         let admissions = self.log.admissions();
+        // Nearly always there is nothing to remember of it.
+        if self.heard.is_empty() && admissions.name_only(from, presented) {
+            return Some(true);
+        }
         match self.log.standing(from, presented) {
             Standing::Admitted | Standing::Unknown if !self.incarnation.is_named() => Some(true),
             standing @ (Standing::Admitted | Standing::Unknown) => {
