@@ -806,11 +806,10 @@ impl Core {
         due.insert(id, incarnation);
         if admissions.in_effect().is_none() {
             // The first admission counts at once, so it is of those that count without it.
-            let counts = |id: &NodeId, life: &mut Incarnation| {
-                log.standing(*id, *life) == Standing::Admitted
-            };
-            let first: Admission = due.extract_if(.., counts).collect();
-            self.heard = std::mem::replace(&mut due, first);
+            let counts =
+                |(id, life): &(NodeId, Incarnation)| log.standing(*id, *life) == Standing::Admitted;
+            let (first, others) = due.into_iter().partition(counts);
+            (due, self.heard) = (first, others);
         }
         due.retain(|id, life| {
             let is_first = admissions.in_effect().is_none_or(|named| !named.contains_key(id));
