@@ -28,11 +28,14 @@ pub(crate) struct Leader {
     disk: DiskWatch,
 }
 
-/// How long our disk has been at its oldest write.
+/// How long our disk has been at its oldest write, and how long peers have waited for what is read back
+/// from it while nothing was committed.
 #[derive(Clone, Debug, Default, Hash)]
 struct DiskWatch {
     oldest: Option<Ticket>,
     elapsed: u32,
+    committed: Index,
+    reading_elapsed: u32,
 }
 
 /// A hand-over under way.
@@ -94,19 +97,22 @@ impl Leader {
     /// only the disk holds: others may do better. After an election timeout it hands over to the
     /// peer that holds most; if that has not worked after another one, it steps down.
     fn watch_disk(&mut self, core: &Core) -> Next {
-        let oldest = core.log.oldest_write();
-        if oldest.is_none() || oldest != self.disk.oldest {
-            self.disk = DiskWatch { oldest, elapsed: 0 };
-            return Next::Stay;
-        }
-        self.disk.elapsed += 1;
+        let (oldest, committed) = (core.log.oldest_write(), core.log.committed());
+        let starves = self.progress.values().any(|progress| progress.fetching.is_some());
+        let disk = &mut self.disk;
+        let is_writing = oldest.is_some() && oldest == disk.oldest;
+        disk.elapsed = if is_writing { disk.elapsed + 1 } else { 0 };
+        // A leader that takes no more writes has none under way, and still may be of no use.
+        let is_reading = starves && committed == disk.committed;
+        disk.reading_elapsed = if is_reading { disk.reading_elapsed + 1 } else { 0 };
+        (disk.oldest, disk.committed) = (oldest, committed);
         let patience = core.config.election_ticks;
-        if self.disk.elapsed < patience {
+        let elapsed = disk.elapsed.max(disk.reading_elapsed);
+        if elapsed < patience {
             return Next::Stay;
         }
         let abler = self.longest(core).filter(|id| self.matched(*id) > core.log.durable());
-        let starves = self.progress.values().any(|progress| progress.fetching.is_some());
-        if self.disk.elapsed >= 2 * patience && (abler.is_some() || starves) {
+        if elapsed >= 2 * patience && (abler.is_some() || starves) {
             return Next::Follow { term: core.hard_state.term, leader: None };
         }
         if let Some(to) = abler.filter(|_| self.transfer.is_none()) {
@@ -205,6 +211,7 @@ impl Leader {
             return;
         }
         progress.fetching = None;
+        self.disk.reading_elapsed = 0;
         if progress.next() == from && !progress.is_probing() && !entries.is_empty() {
             append(core, progress, peer, entries);
         }

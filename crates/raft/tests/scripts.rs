@@ -49,6 +49,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 /// - `drop [FILTER]`, `copy [FILTER]`, `hold NAME [FILTER]`, `release NAME`, `flight`.
 ///   FILTER: `from=ID to=ID type=NAME n=COUNT`; `n` takes the first, `last=COUNT` the last ones.
 /// - `cut A B` (both ways), `cut A B oneway`, `heal`: what `deliver` and `stabilize` lose.
+/// - `hang ID`: reads from its disk are not answered.
 /// - `slow ID`: writes wait; `sync ID [N]`: the oldest complete; `fast ID`: all, from now on.
 /// - `crash ID`, `restart ID`, `status [ID]`, `log ID`.
 /// - `wipe ID`: its disk is lost; `backup ID`: copies its disk; `restore ID`: puts the copy back;
@@ -126,6 +127,7 @@ impl Script {
             "upgrade" => self.cluster.names_logs = true,
             "lead" => self.lead(act.id(0)?)?,
             "slow" => self.cluster.member(act.id(0)?).slow = true,
+            "hang" => self.cluster.member(act.id(0)?).hangs = true,
             "fast" => self.fast(act.id(0)?),
             "sync" => self.sync(act)?,
             "crash" => self.cluster.crash(act.id(0)?),

@@ -33,6 +33,8 @@ pub struct Member {
     pub writing: VecDeque<Persist>,
     /// Writes complete only when told so.
     pub slow: bool,
+    /// Reads from its disk are not answered.
+    pub hangs: bool,
     pub applied: Vec<Entry>,
     lives: u64,
     role: RoleName,
@@ -285,6 +287,9 @@ impl Cluster {
             .collect();
         let (from, to) = (fetch.from, fetch.to);
         let _ = writeln!(self.trace, "n{id} fetch {from}..{to}");
+        if member.hangs {
+            return;
+        }
         member.node.as_mut().unwrap().fetched(fetch, entries);
     }
 
@@ -364,6 +369,7 @@ impl Member {
             copy: DiskImage::default(),
             writing: VecDeque::new(),
             slow: false,
+            hangs: false,
             applied: Vec::new(),
             lives: 0,
             role: RoleName::Follower,
