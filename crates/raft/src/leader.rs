@@ -28,13 +28,14 @@ pub(crate) struct Leader {
     disk: DiskWatch,
 }
 
-/// How long our disk has been at its oldest write, and how long peers have waited for what is read back
-/// from it while nothing was committed.
+/// How long our disk has been at its oldest write, and how long it owes what is read back from it, to
+/// peers or to our own state machine, while nothing was committed or applied.
 #[derive(Clone, Debug, Default, Hash)]
 struct DiskWatch {
     oldest: Option<Ticket>,
     elapsed: u32,
-    committed: Index,
+    /// What was committed and applied.
+    reached: (Index, Index),
     reading_elapsed: u32,
 }
 
@@ -97,21 +98,26 @@ impl Leader {
     /// only the disk holds: others may do better. After an election timeout it hands over to the
     /// peer that holds most; if that has not worked after another one, it steps down.
     fn watch_disk(&mut self, core: &Core) -> Next {
-        let (oldest, committed) = (core.log.oldest_write(), core.log.committed());
+        let (oldest, log) = (core.log.oldest_write(), &core.log);
+        let reached = (log.committed(), log.applied());
         let starves = self.progress.values().any(|progress| progress.fetching.is_some());
         let disk = &mut self.disk;
         let is_writing = oldest.is_some() && oldest == disk.oldest;
         disk.elapsed = if is_writing { disk.elapsed + 1 } else { 0 };
         // A leader that takes no more writes has none under way, and still may be of no use.
-        let is_reading = starves && committed == disk.committed;
+        let is_reading = (starves || core.is_reading_for_apply()) && reached == disk.reached;
         disk.reading_elapsed = if is_reading { disk.reading_elapsed + 1 } else { 0 };
-        (disk.oldest, disk.committed) = (oldest, committed);
+        (disk.oldest, disk.reached) = (oldest, reached);
         let patience = core.config.election_ticks;
         let elapsed = disk.elapsed.max(disk.reading_elapsed);
         if elapsed < patience {
             return Next::Stay;
         }
-        let abler = self.longest(core).filter(|id| self.matched(*id) > core.log.durable());
+        let holds_more = |id: &NodeId| {
+            let held = self.matched(*id);
+            held > log.durable() || is_reading && held >= log.committed()
+        };
+        let abler = self.longest(core).filter(holds_more);
         if elapsed >= 2 * patience && (abler.is_some() || starves) {
             return Next::Follow { term: core.hard_state.term, leader: None };
         }

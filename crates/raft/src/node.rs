@@ -789,6 +789,11 @@ impl Core {
         }
     }
 
+    /// Whether entries for the state machine are being read from disk.
+    pub(crate) fn is_reading_for_apply(&self) -> bool {
+        self.applying_from_disk
+    }
+
     /// Whether lives of peers' logs were heard of that ours does not name.
     pub(crate) fn has_heard_of_others(&self) -> bool {
         !self.heard.is_empty()
