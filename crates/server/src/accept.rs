@@ -43,11 +43,40 @@ pub async fn connection(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
+/// What connects at a door.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Visitors {
+    /// Clients: as many as the limit of open files leaves room for.
+    Clients,
+    /// Whoever asks for pages only: a fixed number.
+    Pages,
+    /// Members, and strangers on the peer port: a fixed number.
+    Peers,
+}
+
+impl Visitors {
+    /// What an operator is told when there are too many, and what can be done.
+    fn refusal(self) -> &'static str {
+        match self {
+            Visitors::Clients => {
+                "refused connections: there are as many as the limit of open files allows beside the \
+                 member's own; raise it (ulimit -n, or LimitNOFILE of the service)"
+            }
+            Visitors::Pages => {
+                "refused connections: there are as many as this port takes; it is for health checks"
+            }
+            Visitors::Peers => {
+                "refused connections: there are as many as the peer port takes; see who connects there \
+                 beside the members"
+            }
+        }
+    }
+}
+
 /// A port that keeps no more connections than its limit says.
 pub struct Door {
     listener: TcpListener,
-    /// What connects here, for the log.
-    of: &'static str,
+    of: Visitors,
     limit: Arc<ConnectionLimit>,
     turned_away: Arc<ConnectionLimit>,
     refusals: WarnInterval,
@@ -58,7 +87,7 @@ impl Door {
     /// `turned_away` allows are told why.
     pub fn new(
         listener: TcpListener,
-        of: &'static str,
+        of: Visitors,
         limit: &Arc<ConnectionLimit>,
         turned_away: &Arc<ConnectionLimit>,
     ) -> Door {
@@ -80,12 +109,12 @@ impl Door {
     fn refuse(&self, socket: TcpStream, from: SocketAddr) {
         if let Some(times) = self.refusals.count(Instant::now()) {
             warn!(
-                of = self.of,
+                of = ?self.of,
                 max = self.limit.max(),
                 %from,
                 times,
-                "refused connections: there are as many as the limit of open files allows beside \
-                 the member's own; raise it (ulimit -n, or LimitNOFILE of the service)"
+                "{}",
+                self.of.refusal()
             );
         }
         if let Some(place) = self.turned_away.take() {
@@ -114,6 +143,16 @@ async fn turn_away(socket: TcpStream) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_limit_of_open_files_is_blamed_on_it() {
+        let blames = |of: Visitors| of.refusal().contains("ulimit");
+        assert_eq!(
+            [Visitors::Clients, Visitors::Pages, Visitors::Peers].map(blames),
+            [true, false, false]
+        );
+        assert!(Visitors::Peers.refusal().starts_with("refused connections"));
+    }
 
     #[test]
     fn lengths_of_what_is_said_are_right() {

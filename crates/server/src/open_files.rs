@@ -3,7 +3,7 @@
 //! A connection is an open file like any other, and a member that cannot open its next segment has to
 //! end. So connections are counted, and beyond what the member itself may need none is kept.
 
-use crate::accept::Door;
+use crate::accept::{Door, Visitors};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -86,17 +86,17 @@ impl Shares {
 
     /// The door of a port for clients.
     pub fn door_of_clients(&self, listener: TcpListener) -> Door {
-        Door::new(listener, "clients", &self.clients, &self.turned_away)
+        Door::new(listener, Visitors::Clients, &self.clients, &self.turned_away)
     }
 
     /// The door of a port that serves only pages.
     pub fn door_of_pages(&self, listener: TcpListener) -> Door {
-        Door::new(listener, "pages", &self.pages, &self.turned_away)
+        Door::new(listener, Visitors::Pages, &self.pages, &self.turned_away)
     }
 
     /// The door of the peer port.
     pub fn door_of_peers(&self, listener: TcpListener) -> Door {
-        Door::new(listener, "peers", &self.peers, &self.turned_away)
+        Door::new(listener, Visitors::Peers, &self.peers, &self.turned_away)
     }
 }
 

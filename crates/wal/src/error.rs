@@ -81,8 +81,9 @@ pub enum WalError {
 }
 
 /// What to do about a log that cannot be used until damaged logs are repaired from peers.
-const REPLACE: &str = "nothing was changed; restore this member from its peers: remove it from \
-                       the cluster and add it anew with an empty data directory";
+const REPLACE: &str = "nothing was changed; keep this directory, and leave the member stopped until \
+                       it can be replaced: with an empty directory or an older copy its peers keep \
+                       it out";
 
 impl fmt::Display for WalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
