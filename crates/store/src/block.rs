@@ -111,8 +111,9 @@ impl Tail {
     /// The records as a block, and empties the tail for those to come. `deletions` counts those of
     /// the whole log.
     pub(crate) fn seal(&mut self, deletions: u64) -> Block {
-        // One record may be large: it is not copied, but what the tail has is given away.
-        let bytes = match self.bytes.len() > BYTES_MAX {
+        // What the tail has is given away if a copy would take no less: an allocator rounds up by as
+        // much, and one record may be large.
+        let bytes = match self.bytes.len() > BYTES_MAX / 8 * 7 {
             true => std::mem::replace(&mut self.bytes, Vec::with_capacity(BYTES_MAX)).into(),
             false => Bytes::copy_from_slice(&self.bytes),
         };
