@@ -233,7 +233,10 @@ impl<const ENDS: usize> Packed<ENDS> {
         if held & bit(index) == 0 {
             return None;
         }
-        let nth = (held & (bit(index) - 1)).count_ones() as usize;
+        // Most blocks hold all that they held at first.
+        let before = bit(index) - 1;
+        let is_whole = held & before == before;
+        let nth = if is_whole { index } else { (held & before).count_ones() as usize };
         let start = nth.checked_sub(1).map_or(0, |before| usize::from(self.ends[before]));
         let is_last = held >> index == 1;
         let end = if is_last { bytes.len() } else { usize::from(self.ends[nth]) };
