@@ -230,7 +230,6 @@ impl Replica {
             Input::Tick => self.tick(outbox),
             Input::Peer(from, message) => self.on_peer(from, message, outbox),
             Input::Disconnected(peer) => self.node.disconnected(peer),
-            // Hints that nothing relies on yet.
             Input::NotSent(peer, PeerMessage::Refused { boot, sequences }) => {
                 self.proposals.not_sent(peer, boot, &sequences);
             }
@@ -306,14 +305,16 @@ impl Replica {
         // Refused again, if the first refusal was lost.
         let refused_before = self.forwards.refused_before(from, term, &proposals);
         refuse(&refused_before, outbox);
+        let mut refused = Vec::new();
         for proposal in self.forwards.take_new(from, term, proposals) {
             if leads && !self.is_full(self.forwarded_bytes + proposal.len()) {
                 self.forwarded_bytes += proposal.len();
                 self.forwarded.push((term, proposal));
             } else {
-                self.refuse(term, vec![proposal], outbox);
+                refused.push(proposal);
             }
         }
+        self.refuse(term, refused, outbox);
     }
 
     /// Says that these will not be proposed in this term, and remembers it.
