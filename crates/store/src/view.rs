@@ -29,6 +29,9 @@ pub struct View {
     pub(crate) bounds: Bounds,
 }
 
+/// There is room for so many records at once, if so many are asked for.
+const FOUND_AHEAD: usize = 128;
+
 /// Keys to be visited.
 #[derive(Default)]
 struct Ahead {
@@ -229,7 +232,9 @@ impl View {
             None => self.fetch_current(&span, fetch),
             Some(revision) => self.fetch_past(&span, revision, fetch),
         };
-        found.retain(|record| passes(range, record));
+        if has_filters(range) {
+            found.retain(|record| passes(range, record));
+        }
         sort(&mut found, range);
         let more = !range.count_only && limit.is_some_and(|limit| found.len() > limit);
         if let Some(limit) = limit {
@@ -240,17 +245,19 @@ impl View {
     }
 
     fn fetch_current(&self, span: &Span<'_>, fetch: Option<usize>) -> (Vec<Record<'_>>, i64) {
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(fetch.unwrap_or(0).min(FOUND_AHEAD));
         let wanted = fetch.unwrap_or(usize::MAX);
-        if wanted > 0 {
-            self.scan_live(span, &mut |record| {
+        match *span {
+            _ if wanted == 0 => {}
+            Span::One(key) => found.extend(self.live_version(key)),
+            Span::From(from, to) => self.scan_live_in_step(from, to, &mut |record| {
                 found.push(record);
                 if found.len() < wanted {
                     ControlFlow::Continue(())
                 } else {
                     ControlFlow::Break(())
                 }
-            });
+            }),
         }
         let count = match *span {
             // A fetch that came to its own end has counted already.
@@ -316,9 +323,8 @@ pub(crate) fn has_filters(range: &Range) -> bool {
 
 fn passes(range: &Range, record: &Record<'_>) -> bool {
     let within = |at: i64, min: i64, max: i64| (min == 0 || at >= min) && (max == 0 || at <= max);
-    !has_filters(range)
-        || within(record.mod_revision, range.min_mod_revision, range.max_mod_revision)
-            && within(record.create_revision, range.min_create_revision, range.max_create_revision)
+    within(record.mod_revision, range.min_mod_revision, range.max_mod_revision)
+        && within(record.create_revision, range.min_create_revision, range.max_create_revision)
 }
 
 fn sort(found: &mut [Record<'_>], range: &Range) {
