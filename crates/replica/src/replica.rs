@@ -183,7 +183,8 @@ impl Replica {
     /// in the log as long as it is not applied and on disk, and often in both.
     fn admitted_bytes(&self) -> usize {
         let in_log = self.node.status().unsettled_bytes + self.committed_bytes;
-        self.proposals.waiting_bytes() + self.proposals.pending_bytes().max(in_log)
+        let waiting = self.proposals.waiting_bytes() + self.forwarded_bytes;
+        waiting + self.proposals.pending_bytes().max(in_log)
     }
 
     /// Whether so many more bytes are more than may be admitted.
@@ -307,7 +308,7 @@ impl Replica {
         refuse(&refused_before, outbox);
         let mut refused = Vec::new();
         for proposal in self.forwards.take_new(from, term, proposals) {
-            if leads && !self.is_full(self.forwarded_bytes + proposal.len()) {
+            if leads && !self.is_full(proposal.len()) {
                 self.forwarded_bytes += proposal.len();
                 self.forwarded.push((term, proposal));
             } else {

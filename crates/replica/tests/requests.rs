@@ -730,3 +730,42 @@ fn term_vote_and_log_are_restored_after_a_loss_of_power() {
     assert_eq!(restored.positions, [position(1), position(2)]);
     assert!(!started.is_new);
 }
+
+/// What peers forward and what own clients ask for in one round share the bound.
+#[test]
+fn forwards_and_own_writes_of_one_round_share_the_bound() {
+    let (mut cluster, leader) = Cluster::led(3, 20);
+    let follower = cluster.follower();
+    let value = "v".repeat(500);
+    for number in 0..7 {
+        cluster.put(follower, &format!("{number}"), &value);
+    }
+    let forwards = cluster.take(|envelope| is_forward(&envelope.message));
+    let mut inputs: Vec<Input> =
+        forwards.into_iter().map(|forward| Input::Peer(follower, forward.message)).collect();
+    for number in 0..7 {
+        let (request, proposal) = (cluster.request(), cluster::put(&format!("{number}"), &value));
+        inputs.push(Input::Propose { request, proposal });
+    }
+    cluster.round(leader, inputs);
+    let bytes = cluster.status(leader).unsettled_bytes;
+    assert!(bytes <= 4096, "{bytes} bytes");
+}
+
+/// Also where the leader had nothing before.
+#[test]
+fn forwards_of_all_peers_in_one_round_share_the_bound() {
+    let (mut cluster, leader) = Cluster::led(5, 20);
+    let value = "v".repeat(500);
+    let followers: Vec<_> = cluster.alive().into_iter().filter(|id| *id != leader).collect();
+    for follower in followers {
+        for number in 0..7 {
+            cluster.put(follower, &format!("{number}"), &value);
+        }
+    }
+    let forwards = cluster.take(|envelope| is_forward(&envelope.message));
+    let inputs = forwards.into_iter().map(|forward| Input::Peer(forward.from, forward.message));
+    cluster.round(leader, inputs.collect());
+    let bytes = cluster.status(leader).unsettled_bytes;
+    assert!(bytes <= 4096, "{bytes} bytes");
+}
