@@ -207,6 +207,10 @@ impl Cluster {
         ] {
             *until = now.min(*until);
         }
+        // A read that hung goes on now, not when the hang would have ended.
+        if let Some(boot) = self.life(id).map(|life| life.boot) {
+            self.agenda.add(1, Event::ReadBack(id, boot));
+        }
     }
 
     /// All faults end, and all must come to rest in the same state.
