@@ -1,6 +1,7 @@
 //! A candidate: asks whether it would be elected, then asks to be.
 
-use crate::entry::NodeId;
+use crate::admissions::Incarnation;
+use crate::entry::{NodeId, Position};
 use crate::membership::Tally;
 use crate::message::Body;
 use crate::node::{Core, Next};
@@ -87,8 +88,18 @@ impl Candidate {
         self.count(core, from, granted)
     }
 
-    pub(crate) fn on_vote_reply(&mut self, core: &Core, from: NodeId, granted: bool) -> Next {
-        if self.phase != Phase::Campaign {
+    /// A vote is for a log: what another life of ours was promised says nothing of this one
+    /// (see scripts/a_vote_for_a_lost_log_does_not_count).
+    pub(crate) fn on_vote_reply(
+        &mut self,
+        core: &Core,
+        from: NodeId,
+        granted: bool,
+        last: Position,
+        candidate: Incarnation,
+    ) -> Next {
+        let is_for_us = (last, candidate) == (core.log.last(), core.incarnation);
+        if self.phase != Phase::Campaign || !is_for_us {
             return Next::Stay;
         }
         self.count(core, from, granted)

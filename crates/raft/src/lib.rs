@@ -26,8 +26,9 @@
 //! 3. [`Ready::committed`] is applied in order.
 //! 4. A read is served from a state that has applied its [`ReadReady::index`].
 //! 5. The first error of the disk ends the member.
-//! 6. What was on its way to or from a member when its disk was lost does not reach, and does not come
-//!    from, the one that begins anew in its place: connections are between processes.
+//! 6. What was sent to or by a member whose disk was lost does not reach, and does not come from, the
+//!    one that begins anew in its place: connections are between processes. Promises that wait for
+//!    a disk meanwhile are not meant; they say to which life of a log they were given.
 //!
 //! The network may lose, double, delay and reorder messages. The disk may take its time: nothing
 //! here waits for it, so a leader with a slow disk still leads, confirms reads, and commits what

@@ -42,10 +42,16 @@ pub enum Body {
         /// The old leader asked for this election: its followers need not protect it.
         transfer: bool,
     },
-    /// Answers a [`Body::Vote`]. A granted one is a promise: it leaves after the vote is on disk.
+    /// Answers a [`Body::Vote`]. A granted one is a promise: it leaves after the vote is on disk,
+    /// which may take so long that another life of the candidate's log has begun meanwhile, with
+    /// fewer entries. So it says what was voted for.
     VoteReply {
         /// Whether the candidate has the vote.
         granted: bool,
+        /// The candidate's last entry when it asked.
+        last: Position,
+        /// The candidate's life of its log when it asked.
+        candidate: Incarnation,
     },
     /// Entries for the log, from the leader (section 5.3).
     Append {
@@ -110,7 +116,7 @@ impl Body {
         matches!(
             self,
             Body::PreVoteReply { granted: true }
-                | Body::VoteReply { granted: true }
+                | Body::VoteReply { granted: true, .. }
                 | Body::Appended { .. }
                 | Body::Rejected { .. }
                 | Body::HeartbeatReply { .. }
@@ -137,7 +143,7 @@ impl fmt::Display for Body {
             Body::PreVoteReply { granted } => write!(f, "PreVoteReply granted={granted}"),
             Body::Vote { last, transfer: false } => write!(f, "Vote last={last}"),
             Body::Vote { last, transfer: true } => write!(f, "Vote last={last} transfer"),
-            Body::VoteReply { granted } => write!(f, "VoteReply granted={granted}"),
+            Body::VoteReply { granted, .. } => write!(f, "VoteReply granted={granted}"),
             Body::Append { prev, entries, commit } => {
                 write!(f, "Append prev={prev} {} commit={commit}", Entries(entries))
             }

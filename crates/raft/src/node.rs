@@ -450,7 +450,9 @@ impl Node {
         let body = match message.body {
             // No rejection: that would say that we lack what we may well have.
             Body::Append { .. } | Body::Heartbeat { .. } => Body::HeartbeatReply { round: 0 },
-            Body::Vote { .. } => Body::VoteReply { granted: false },
+            Body::Vote { last, .. } => {
+                Body::VoteReply { granted: false, last, candidate: message.incarnation }
+            }
             _ => return,
         };
         self.core.send(message.from, body);
@@ -468,14 +470,15 @@ impl Node {
         let core = &mut self.core;
         match (body, &mut self.role) {
             (Body::PreVote { last }, _) => self.on_pre_vote(from, term, last),
-            (Body::Vote { last, .. }, _) => self.on_vote(from, last),
+            (Body::Vote { last, .. }, _) => self.on_vote(from, incarnation, last),
 
             (Body::PreVoteReply { granted }, Role::Candidate(candidate)) => {
                 candidate.on_pre_vote_reply(core, from, granted)
             }
-            (Body::VoteReply { granted }, Role::Candidate(candidate)) => {
-                candidate.on_vote_reply(core, from, granted)
-            }
+            (
+                Body::VoteReply { granted, last, candidate: voted_for },
+                Role::Candidate(candidate),
+            ) => candidate.on_vote_reply(core, from, granted, last, voted_for),
             (Body::Append { prev, entries, commit }, Role::Follower(follower)) => {
                 follower.on_append(core, from, prev, entries, commit)
             }
@@ -516,17 +519,17 @@ impl Node {
 
     /// One vote a term, for a candidate whose log holds everything that may be committed
     /// (sections 5.2 and 5.4.1).
-    fn on_vote(&mut self, from: NodeId, last: Position) -> Next {
+    fn on_vote(&mut self, from: NodeId, candidate: Incarnation, last: Position) -> Next {
         let leader = self.role.leader(&self.core);
         let core = &mut self.core;
         let again = core.hard_state.vote == Some(from);
         let free = core.hard_state.vote.is_none() && leader.is_none();
         if !(again || free) || last < core.log.last() {
-            core.send(from, Body::VoteReply { granted: false });
+            core.send(from, Body::VoteReply { granted: false, last, candidate });
             return Next::Stay;
         }
         core.hard_state.vote = Some(from);
-        core.promise(from, Body::VoteReply { granted: true });
+        core.promise(from, Body::VoteReply { granted: true, last, candidate });
         if again {
             return Next::Stay;
         }

@@ -150,11 +150,10 @@ fn lose_disk(cluster: &mut Cluster, chance: &mut Chance, id: NodeId) {
         return;
     }
     cluster.lost.insert(id);
-    // Connections are between lives of logs: what the former disk sent, or was sent, ends with them.
+    // Connections are between processes: what the former disk sent, or was sent, ends with them.
+    // What waits for the disks of others does not.
     cluster.network.retain(|message| message.to != id && message.from != id);
     for other in cluster.ids() {
-        let writing = cluster.member(other).writing.iter_mut();
-        writing.for_each(|persist| persist.then_send.retain(|message| message.to != id));
         cluster.with(other, |node| node.connected(id));
     }
 }

@@ -380,7 +380,11 @@ impl Script {
             "PreVote" => Body::PreVote { last: position("last")? },
             "PreVoteReply" => Body::PreVoteReply { granted },
             "Vote" => Body::Vote { last: position("last")?, transfer: act.key("transfer", false)? },
-            "VoteReply" => Body::VoteReply { granted },
+            "VoteReply" => Body::VoteReply {
+                granted,
+                last: position("last")?,
+                candidate: self.cluster.members[&to].disk.incarnation,
+            },
             "Append" => {
                 let list = act.keys.get("entries").copied().unwrap_or_default();
                 let entries = list.split(',').filter(|at| !at.is_empty()).map(entry);

@@ -29,7 +29,12 @@ fn encode_raft(message: Message) -> pb::Raft {
         Body::PreVote { last } => Wire::PreVote(pb::PreVote { last: position(last) }),
         Body::PreVoteReply { granted } => Wire::PreVoteReply(pb::PreVoteReply { granted }),
         Body::Vote { last, transfer } => Wire::Vote(pb::Vote { last: position(last), transfer }),
-        Body::VoteReply { granted } => Wire::VoteReply(pb::VoteReply { granted }),
+        Body::VoteReply { granted, last, candidate } => Wire::VoteReply(pb::VoteReply {
+            granted,
+            last: position(last),
+            incarnation_start: candidate.start,
+            incarnation_id: candidate.id,
+        }),
         Body::Append { prev, entries, commit } => Wire::Append(pb::Append {
             prev: position(prev),
             entries: entries.into_iter().map(encode_entry).collect(),
@@ -140,7 +145,11 @@ fn decode_raft(message: pb::Raft, incarnation: Incarnation) -> Result<Message, U
         Wire::PreVote(body) => Body::PreVote { last: position(body.last) },
         Wire::PreVoteReply(body) => Body::PreVoteReply { granted: body.granted },
         Wire::Vote(body) => Body::Vote { last: position(body.last), transfer: body.transfer },
-        Wire::VoteReply(body) => Body::VoteReply { granted: body.granted },
+        Wire::VoteReply(body) => {
+            let (start, id) = (body.incarnation_start, body.incarnation_id);
+            let candidate = Incarnation { start, id };
+            Body::VoteReply { granted: body.granted, last: position(body.last), candidate }
+        }
         Wire::Append(body) => Body::Append {
             prev: position(body.prev),
             entries: body.entries.into_iter().map(decode_entry).collect::<Result<_, _>>()?,
@@ -184,7 +193,7 @@ mod tests {
             Body::PreVote { last: at },
             Body::PreVoteReply { granted: true },
             Body::Vote { last: at, transfer: true },
-            Body::VoteReply { granted: false },
+            Body::VoteReply { granted: true, last: at, candidate: LIFE },
             Body::Append {
                 prev: Position::default(),
                 entries: vec![entry(EntryKind::Noop), entry(EntryKind::Command)],

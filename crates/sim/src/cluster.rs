@@ -456,7 +456,7 @@ impl Cluster {
         self.marks.sometimes(Mark::FollowerRead, matches!(message.body, Body::ReadReply { .. }));
         let promise = matches!(
             message.body,
-            Body::Vote { .. } | Body::VoteReply { granted: true } | Body::Appended { .. }
+            Body::Vote { .. } | Body::VoteReply { granted: true, .. } | Body::Appended { .. }
         );
         if promise {
             self.ambush(message.from, true);

@@ -159,10 +159,19 @@ pub struct Vote {
     #[prost(bool, tag = "2")]
     pub transfer: bool,
 }
+/// The vote is for a candidate's log as it was when it asked.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VoteReply {
     #[prost(bool, tag = "1")]
     pub granted: bool,
+    /// The last entry of that log.
+    #[prost(message, optional, tag = "2")]
+    pub last: ::core::option::Option<Position>,
+    /// The life of that log; see Hello.
+    #[prost(uint64, tag = "3")]
+    pub incarnation_start: u64,
+    #[prost(uint64, tag = "4")]
+    pub incarnation_id: u64,
 }
 /// Entries that follow `prev`.
 #[derive(Clone, PartialEq, ::prost::Message)]

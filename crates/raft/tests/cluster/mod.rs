@@ -432,7 +432,7 @@ impl DiskImage {
 fn check_promise(message: &Message, disk: &DiskImage) {
     assert!(disk.hard_state.term >= message.term, "{message}: the term is on disk");
     match message.body {
-        Body::VoteReply { granted: true } => {
+        Body::VoteReply { granted: true, .. } => {
             let vote = HardState { term: message.term, vote: Some(message.to) };
             let kept = disk.hard_state == vote || disk.hard_state.term > message.term;
             assert!(kept, "{message}: the vote is on disk");

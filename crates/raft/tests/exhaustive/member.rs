@@ -323,7 +323,7 @@ fn check_claim(message: &Message, disk: &DiskImage) {
     let HardState { term, vote } = disk.hard_state;
     let voted = |id| term > message.term || (term, vote) == (message.term, Some(id));
     let holds = match message.body {
-        Body::VoteReply { granted: true } => voted(message.to),
+        Body::VoteReply { granted: true, .. } => voted(message.to),
         Body::Vote { last: claimed, .. } => voted(message.from) && claimed <= last(&disk.entries),
         Body::Appended { matched } => term >= message.term && matched <= last(&disk.entries).index,
         _ => true,

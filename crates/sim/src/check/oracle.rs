@@ -328,7 +328,7 @@ impl Oracle {
         }
         let claims = matches!(
             message.body,
-            Body::Vote { .. } | Body::VoteReply { granted: true } | Body::Appended { .. }
+            Body::Vote { .. } | Body::VoteReply { granted: true, .. } | Body::Appended { .. }
         );
         if !claims || term > message.term {
             return;
