@@ -21,6 +21,7 @@
 //! whole, and is a change of membership.
 
 use crate::entry::{Index, NodeId};
+use crate::node::NUMBER_MAX;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -185,7 +186,7 @@ pub fn decode_admission(mut bytes: &[u8]) -> Option<Admission> {
         let id = NodeId(bytes.get_u64_le());
         let incarnation = Incarnation { start: bytes.get_u64_le(), id: bytes.get_u64_le() };
         let ascends = admission.last_key_value().is_none_or(|(last, _)| *last < id);
-        if !ascends || incarnation.start == 0 {
+        if !ascends || !(1..NUMBER_MAX).contains(&incarnation.start) {
             return None;
         }
         admission.insert(id, incarnation);
@@ -217,8 +218,10 @@ mod tests {
         assert_eq!(decode_admission(&bytes[1..]), None);
         let descending = [&bytes[MEMBER_BYTES..], &bytes[..MEMBER_BYTES]].concat();
         assert_eq!(decode_admission(&descending), None);
-        let unnamed = encode_admission(&Admission::from([(NodeId(1), life(0, 7))]));
-        assert_eq!(decode_admission(&unnamed), None);
+        for start in [0, NUMBER_MAX, u64::MAX] {
+            let nobodys = encode_admission(&Admission::from([(NodeId(1), life(start, 7))]));
+            assert_eq!(decode_admission(&nobodys), None);
+        }
     }
 
     #[test]

@@ -182,8 +182,8 @@ pub(crate) struct Core {
     led_by: Option<(Term, NodeId)>,
 }
 
-/// No correct cluster reaches such terms or indexes; a peer that names them sends nonsense.
-const NUMBER_MAX: u64 = 1 << 62;
+/// No correct cluster reaches such terms, indexes or starts; a peer that names them sends nonsense.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 
 impl Node {
     /// A member that starts, as a follower.
@@ -364,9 +364,10 @@ impl Node {
         self.core.incarnation
     }
 
-    /// The lives of members' logs that count; `None` before anybody was admitted.
-    pub fn admitted(&self) -> Option<&Admission> {
-        self.core.log.admissions().in_effect()
+    /// The lives of members' logs that count for certain: those that committed entries name. Empty
+    /// before the first admission is committed, which may yet be replaced by another leader's.
+    pub fn admitted(&self) -> &Admission {
+        self.core.log.admissions().committed()
     }
 
     /// Names the log that all members share; 0 before its first admission is committed.
@@ -376,6 +377,9 @@ impl Node {
 
     /// A new connection to a peer: what was on an old one may be lost, in either direction.
     pub fn connected(&mut self, peer: NodeId) {
+        // It may be another life of the log now, of which nothing is known.
+        let claims = |body: &Body| matches!(body, Body::Heartbeat { .. } | Body::Commit { .. });
+        self.core.messages.retain(|message| message.to != peer || !claims(&message.body));
         if let Role::Leader(leader) = &mut self.role {
             leader.on_disconnected(peer);
         }
@@ -417,6 +421,7 @@ impl Node {
             && config.membership.contains(message.from)
             && message.term > Term(0)
             && message.term.0 < NUMBER_MAX
+            && message.incarnation.start < NUMBER_MAX
             && match &message.body {
                 Body::Append { prev, entries, .. } => follows(*prev, entries, message.term),
                 _ => true,

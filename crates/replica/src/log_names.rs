@@ -8,7 +8,7 @@ use std::fmt;
 pub struct LogNames {
     /// The life of its own log.
     pub own: Incarnation,
-    /// The lives that count; empty before anybody was admitted.
+    /// The lives that count for certain; empty before an admission is committed.
     pub admitted: Admission,
     /// Names the log that all of them share; 0 before its first entry is known to be committed.
     pub history: u64,

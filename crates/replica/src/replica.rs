@@ -558,15 +558,13 @@ impl Replica {
     /// Keeps what the log says of members' logs. Returns whether that is news.
     fn note_logs(&mut self) -> bool {
         let (admitted, history) = (self.node.admitted(), self.node.history());
-        let is_known = match admitted {
-            Some(admitted) => *admitted == self.logs.admitted && history == self.logs.history,
-            None => self.logs.own == self.node.incarnation(),
-        };
-        if !is_known {
-            let (own, admitted) = (self.node.incarnation(), admitted.cloned().unwrap_or_default());
-            self.logs = Arc::new(LogNames { own, admitted, history });
+        let own = self.node.incarnation();
+        let known = (self.logs.own, &self.logs.admitted, self.logs.history);
+        let is_news = known != (own, admitted, history);
+        if is_news {
+            self.logs = Arc::new(LogNames { own, admitted: admitted.clone(), history });
         }
-        !is_known
+        is_news
     }
 }
 

@@ -103,11 +103,16 @@ impl<D: Disk> Storage<D> {
     ) -> Result<(), StorageError> {
         let found = restored.incarnation;
         let admissions = restored.admissions.iter();
-        let admitted = admissions.filter_map(|(_, admission)| admission.get(&own).copied()).max();
-        if let Some(admitted) = admitted.filter(|admitted| !found.continues(*admitted)) {
+        let lives =
+            || admissions.clone().filter_map(|(at, admission)| Some((*at, *admission.get(&own)?)));
+        // An admission that is not committed may yet be replaced.
+        let committed = lives().filter(|(at, _)| *at <= restored.commit).map(|(_, life)| life);
+        let counts =
+            committed.reduce(|counts, life| if life.continues(counts) { life } else { counts });
+        if let Some(admitted) = counts.filter(|admitted| !found.continues(*admitted)) {
             return Err(StorageError::OlderCopy { found, admitted });
         }
-        if found == Incarnation::default() || admitted == Some(found) {
+        if found == Incarnation::default() || lives().any(|(_, life)| life == found) {
             let next = match found.start {
                 0 => Incarnation::of_an_unnamed_log(draw),
                 start => Incarnation { start: start + 1, id: draw },

@@ -42,6 +42,13 @@ fn append(disk: &MemoryDisk, records: Vec<Record>) {
     wal.append(&Batch { records, ..Batch::default() }).unwrap();
 }
 
+/// Appends one more entry, and says that those before it are committed.
+fn commit_before(disk: &MemoryDisk, index: u64) {
+    let (mut wal, _) = Wal::open(disk.clone(), Options::default()).unwrap();
+    let records = vec![record(1, index, COMMAND, Bytes::from_static(b"x"))];
+    wal.append(&Batch { records, commit: index - 1, ..Batch::default() }).unwrap();
+}
+
 #[test]
 fn a_new_life_begins_once_the_last_one_was_admitted() {
     let disk = MemoryDisk::new(9);
@@ -67,7 +74,9 @@ fn an_older_copy_is_refused_once_its_log_knows() {
     assert_eq!(begins(&copy, 8), life(2, 8));
     assert_eq!(begins(&copy, 9), life(2, 8));
     append(&copy, vec![admits(1, 2, life(2, 7))]);
-    let refused = start(&copy, 10).err().expect("it is refused");
+    assert_eq!(begins(&copy, 10), life(2, 8), "another leader may replace what is not committed");
+    commit_before(&copy, 3);
+    let refused = start(&copy, 11).err().expect("it is refused");
     assert!(refused.to_string().contains("older copy"), "{refused}");
 }
 
