@@ -60,6 +60,7 @@ fn what_a_peer_was_known_to_hold_is_not_claimed_on_its_next_connection() {
     for is_new in [false, true] {
         let mut node = leader();
         node.step(from_peer(Body::Appended { matched: Index(1) }));
+        persist(&mut node);
         node.tick();
         if is_new {
             node.connected(PEER);
