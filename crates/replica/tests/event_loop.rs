@@ -7,8 +7,8 @@ mod cluster;
 use cluster::{CLUSTER, Cluster, id, put};
 use raft::{Fetch, NodeId, Notice, Persist, RoleName};
 use replica::{
-    DiskReader, DiskWriter, EventLoop, Input, NodeEvent, PeerMessage, Ports, Published, Replica,
-    Reply, RequestId, Started, Storage, TURN_MAX,
+    DiskReader, DiskWriter, EventLoop, Input, Kind, NodeEvent, PeerMessage, Ports, Proposal,
+    Published, Replica, Reply, RequestId, Started, Storage, TURN_MAX,
 };
 use std::time::Duration;
 use wal::{Identity, MemoryDisk, Options};
@@ -16,13 +16,15 @@ use wal::{Identity, MemoryDisk, Options};
 const TICK: Duration = Duration::from_millis(25);
 
 /// What a member's effects are delivered to. Each look at the clock takes a third of the time that a
-/// turn may last, as if a slice of work took so long.
+/// turn may last, or as long as the test says, as if a slice of work took so long.
 struct World {
     now: Duration,
     writer: DiskWriter<MemoryDisk>,
     reader: DiskReader<MemoryDisk>,
     revision: i64,
     answered: usize,
+    /// What a look at the clock takes.
+    slice: Duration,
 }
 
 impl World {
@@ -31,7 +33,7 @@ impl World {
 
 impl Ports for World {
     fn now(&mut self) -> Duration {
-        self.now += World::SLICE;
+        self.now += self.slice;
         self.now
     }
 
@@ -75,7 +77,8 @@ fn alone() -> (EventLoop, World) {
         Storage::start(MemoryDisk::default(), identity, Options::default(), 21).unwrap();
     let (reader, writer) = (storage.reader(), DiskWriter::new(storage));
     let now = Duration::ZERO;
-    let mut world = World { now, writer, reader, revision: 0, answered: 0 };
+    let slice = World::SLICE;
+    let mut world = World { now, writer, reader, revision: 0, answered: 0, slice };
     let mut event_loop = EventLoop::new(Replica::new(config, restored), TICK, world.now);
     let mut turns = 0;
     let mut events = Vec::new();
@@ -133,4 +136,23 @@ fn a_turn_ends_while_there_is_more_to_do() {
     }
     assert!(went_on >= 3, "{went_on} turns left something to do");
     assert!(event_loop.longest_turn() >= TURN_MAX);
+}
+
+/// The processor is so busy with others that a turn has no time left whenever it looks at the clock.
+/// Each turn that may sweep does some of it all the same, so a compaction is answered in the end.
+#[test]
+fn a_sweep_ends_however_late_it_is() {
+    let (mut event_loop, mut world) = alone();
+    world.slice = 10 * TURN_MAX;
+    let compaction = proto::etcdserverpb::CompactionRequest { revision: 3, physical: true };
+    let compaction = Proposal::new(Kind::Compact, &compaction).physical();
+    let proposals = [put("k", "1"), put("k", "2"), put("k", "3"), compaction];
+    let propose = |(number, proposal)| Input::Propose { request: RequestId(number), proposal };
+    let mut events = vec![NodeEvent::Inputs((0..).zip(proposals).map(propose).collect())];
+    for _ in 0..100 {
+        event_loop.turn(events, &mut world);
+        events = disk(&mut world);
+        world.now = world.now.max(event_loop.wake_at());
+    }
+    assert_eq!(world.answered, 4);
 }
