@@ -65,6 +65,23 @@ pub enum Way {
     Local,
 }
 
+/// What the prober asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// A put.
+    Write,
+    /// A linearizable read.
+    Read,
+    /// A serializable read.
+    LocalRead,
+    /// A transaction that writes.
+    Txn,
+    /// A transaction that only reads.
+    ReadTxn,
+    /// A compaction up to the latest revision, answered when nothing is left of what it removes.
+    Compaction,
+}
+
 /// What a client asks next.
 pub struct Asking {
     /// Which operation of the history.
@@ -84,6 +101,18 @@ pub enum Fate {
     Unknown,
     /// It did nothing, and never will.
     Nothing,
+}
+
+impl Probe {
+    /// All of them. A write comes before the compaction, so that there is something to compact.
+    pub const ALL: [Probe; 6] = [
+        Probe::Write,
+        Probe::Read,
+        Probe::LocalRead,
+        Probe::Txn,
+        Probe::ReadTxn,
+        Probe::Compaction,
+    ];
 }
 
 impl fmt::Display for Fate {
@@ -127,10 +156,26 @@ impl Clients {
         self.begin(client, member, wire, now)
     }
 
-    /// The prober writes something at a member.
-    pub fn probe(&mut self, member: NodeId, now: Micros) -> Asking {
+    /// The prober asks this of a member. None of it is refused when it asks for a compaction right
+    /// after a write.
+    pub fn probe(&mut self, member: NodeId, probe: Probe, now: Micros) -> Asking {
         let client = self.prober();
-        let wire = Wire::Put(self.put(client));
+        let (key, revision) = (self.key(), self.clients[client as usize].revision);
+        let range = pb::RangeRequest { key: key.clone(), ..Default::default() };
+        let put =
+            |value| pb::PutRequest { key: key.clone(), value, prev_kv: true, ..Default::default() };
+        let txn = |step| {
+            let success = vec![pb::RequestOp { request: Some(step) }];
+            Wire::Txn(pb::TxnRequest { success, ..Default::default() })
+        };
+        let wire = match probe {
+            Probe::Write => Wire::Put(put(self.value(client))),
+            Probe::Read => Wire::Range(range),
+            Probe::LocalRead => Wire::Range(pb::RangeRequest { serializable: true, ..range }),
+            Probe::Txn => txn(Op::RequestPut(put(self.value(client)))),
+            Probe::ReadTxn => txn(Op::RequestRange(range)),
+            Probe::Compaction => Wire::Compact(pb::CompactionRequest { revision, physical: true }),
+        };
         self.begin(client, member, wire, now)
     }
 
@@ -174,6 +219,11 @@ impl Clients {
         client.again = client.asked.take().filter(|_| self.chance.one_in(2));
         client.member = NodeId(1 + self.chance.below(self.members));
         true
+    }
+
+    /// Whether what was asked last certainly did nothing.
+    pub fn last_did_nothing(&self) -> bool {
+        self.history.last().is_some_and(|record| record.void && record.operation.answer.is_none())
     }
 
     /// Whether a client waits for this.

@@ -1,7 +1,8 @@
 //! One run: a storm, then calm in which a connected quorum must get its work done, then peace in
 //! which all must.
 
-use crate::check::linearizability::{self, Operation};
+use crate::check::linearizability::{self, Answer, Operation};
+use crate::clients::Probe;
 use crate::cluster::{Asks, Cluster, Event};
 use crate::digest::Digest;
 use crate::fault::Tally;
@@ -14,6 +15,7 @@ use replica::Input;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use store::Refusal;
 
 /// What a run was.
 #[derive(Clone, Debug, Default)]
@@ -152,7 +154,7 @@ impl Cluster {
         for id in core {
             self.make_well(*id);
         }
-        self.gets_work_done(core, "a connected quorum");
+        self.gets_done(core, &Probe::ALL, "a connected quorum");
     }
 
     /// Whether each of these members knows that all of them count. One that does not cannot be told
@@ -228,7 +230,7 @@ impl Cluster {
             self.agenda.add(1, Event::Start(id));
         }
         let all = self.ids();
-        self.gets_work_done(&all, "everybody");
+        self.gets_done(&all, &[Probe::Write], "everybody");
         let patience = self.clients.patience().max(self.weather.members.request());
         let end = self.agenda.now() + 2 * patience + self.good_time();
         while self.clients.wait() || self.asked.values().any(|asked| asked.what != Asks::Cancelled)
@@ -238,44 +240,79 @@ impl Cluster {
                 "in peace, requests stay without an answer: {:?}",
                 self.asked
             );
-            self.let_pass();
+            self.let_pass(2);
         }
+        self.answers_everything();
     }
 
-    fn let_pass(&mut self) {
-        let until = self.agenda.now() + self.weather.members.election() / 2;
-        self.run_until(until);
-    }
-
-    /// A write at each of these members is done, and all of them end in the same state.
-    fn gets_work_done(&mut self, members: &[NodeId], who: &str) {
-        let end = self.agenda.now() + self.good_time();
-        for member in members {
-            loop {
-                let late = self.agenda.now() > end;
-                assert!(!late, "in calm weather {who} gets no write done at n{member}");
-                if self.is_alive(*member) && self.probe_once(*member) {
-                    break;
+    /// Nothing is wrong with anybody, so whatever is asked of whomever is answered with success, and
+    /// never as unknown. Who has no room for it at the moment says so, and has room soon.
+    fn answers_everything(&mut self) {
+        for member in self.ids() {
+            for probe in Probe::ALL {
+                let end = self.agenda.now() + self.good_time();
+                self.converges(&self.ids(), "everybody");
+                while !self.probe_once(member, probe) {
+                    let void = self.clients.last_did_nothing();
+                    assert!(void, "in peace n{member} does not know what became of a {probe:?}");
+                    assert!(
+                        self.agenda.now() < end,
+                        "in peace n{member} has no room for a {probe:?}"
+                    );
+                    self.let_pass(16);
                 }
-                self.let_pass();
             }
         }
+    }
+
+    /// Lets so much of the election timeout pass.
+    fn let_pass(&mut self, part: u64) {
+        self.run_until(self.agenda.now() + self.weather.members.election() / part);
+    }
+
+    /// Each of these members answers these requests with success, if not at the first try, and all
+    /// of them end in the same state.
+    fn gets_done(&mut self, members: &[NodeId], probes: &[Probe], who: &str) {
+        let end = self.agenda.now() + self.good_time();
+        for member in members {
+            for &probe in probes {
+                while !(self.is_alive(*member) && self.probe_once(*member, probe)) {
+                    let late = self.agenda.now() > end;
+                    assert!(!late, "in calm weather {who} gets no {probe:?} done at n{member}");
+                    self.let_pass(2);
+                }
+            }
+        }
+        self.converges(members, who);
+    }
+
+    /// These members end in the same state.
+    fn converges(&mut self, members: &[NodeId], who: &str) {
+        let end = self.agenda.now() + self.good_time();
         while !self.have_converged(members) {
             let states: Vec<_> = members.iter().map(|id| self.status(*id)).collect();
             assert!(self.agenda.now() < end, "in calm weather {who} does not converge: {states:?}");
-            self.let_pass();
+            self.let_pass(16);
         }
     }
 
-    /// Writes something at a member; whether that was done.
-    fn probe_once(&mut self, member: NodeId) -> bool {
-        let asking = self.clients.probe(member, self.agenda.now());
+    /// Asks something of a member; whether that was done.
+    fn probe_once(&mut self, member: NodeId, probe: Probe) -> bool {
+        let asking = self.clients.probe(member, probe, self.agenda.now());
         let operation = asking.operation;
         self.post(asking);
         while self.clients.waits_for(operation) {
-            self.let_pass();
+            self.let_pass(16);
         }
-        self.clients.operation(operation).answer.is_some()
+        let answer = &self.clients.operation(operation).answer;
+        // What is to be compacted may have been meanwhile, by a client that has given up.
+        let is_done = |answer: &Answer| match answer {
+            Answer::Refused(refusal) => {
+                probe == Probe::Compaction && *refusal == Refusal::Compacted
+            }
+            _ => true,
+        };
+        answer.as_ref().is_some_and(is_done)
     }
 
     fn have_converged(&self, members: &[NodeId]) -> bool {
@@ -298,7 +335,7 @@ impl Cluster {
                 break leader;
             }
             assert!(self.agenda.now() < end, "in peace nobody leads");
-            self.let_pass();
+            self.let_pass(2);
         };
         let others: Vec<NodeId> = ids.iter().copied().filter(|id| *id != leader).collect();
         if others.is_empty() {
@@ -308,13 +345,13 @@ impl Cluster {
         let request = self.request(leader, Asks::Transfer);
         self.push(leader, Input::Transfer { request, to: Some(to) });
         // The writes of this moment must not keep the target from catching up.
-        self.probe_once(leader);
+        self.probe_once(leader, Probe::Write);
         let end = self.agenda.now() + 4 * self.weather.members.election();
         while self.leader() != Some(to) {
             assert!(self.agenda.now() < end, "in peace n{leader} does not hand over to n{to}");
-            self.let_pass();
+            self.let_pass(2);
         }
-        self.gets_work_done(&ids, "everybody, after a hand-over,");
+        self.gets_done(&ids, &[Probe::Write], "everybody, after a hand-over,");
     }
 
     fn check_history(&mut self) {

@@ -122,7 +122,7 @@ impl Oracle {
     /// that one's quorum, may.
     pub fn check_replaced(&self, id: NodeId, term: Term, index: Index, prefix: Option<Digest>) {
         let by = self.committed_by.get((index.0 as usize).saturating_sub(1));
-        let early = by.is_some_and(|by| term <= *by);
+        let early = by.is_some_and(|by| term < *by);
         let other = prefix != self.prefix(index);
         assert!(other || early, "n{id} replaces {index}, which is committed");
     }
