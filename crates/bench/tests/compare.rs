@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use raft_kv_client::{Client, Error, Get};
+use raft_kv_client::{Client, Get};
 
 /// A process that ends with the test.
 struct Process(Child);
@@ -31,8 +31,7 @@ fn the_empty_server_answers_with_constants() {
         let client = Client::new([endpoint]).unwrap();
         let start = Instant::now();
         while let Err(error) = client.put(("key", "value")).await {
-            assert!(matches!(error, Error::Unreachable { .. }), "{error}");
-            assert!(start.elapsed() < Duration::from_secs(20));
+            assert!(start.elapsed() < Duration::from_secs(20), "{error}");
         }
         let one = client.get("key").await.unwrap();
         assert_eq!((one.count, one.kvs[0].value.len()), (1, 256));
