@@ -111,6 +111,26 @@ async fn conformance() {
     assert!((requests / 20..requests / 2).contains(&errors), "the programs are one-sided");
 }
 
+/// Nested ranges are no write, so what a write may cost does not bound their answer.
+#[test]
+fn ranges_in_a_nested_transaction_may_answer_more_than_a_write() {
+    alone(async {
+        let cluster = Cluster::start(Kind::under_test(), 1, &[]).await;
+        let connection = Connection::new(&cluster.endpoints()[0], LIMIT);
+        let value = vec![b'v'; 300_000];
+        let put = pb::PutRequest { key: "a".into(), value: value.into(), ..Default::default() };
+        connection.put(put).await.unwrap();
+        let range = pb::RangeRequest { key: "a".into(), ..Default::default() };
+        let op = pb::RequestOp { request: Some(Op::RequestRange(range)) };
+        let inner = pb::TxnRequest { success: vec![op; 127], ..Default::default() };
+        let nested = pb::RequestOp { request: Some(Op::RequestTxn(inner)) };
+        let txn = pb::TxnRequest { success: vec![nested], ..Default::default() };
+        let step = Step::Txn(txn);
+        let answer = connection.call(step.path(), step.message()).await.unwrap();
+        assert!(answer.len() > 127 * 300_000, "{}", answer.len());
+    });
+}
+
 /// A step in one line of bearable length.
 fn shown(step: &Step) -> String {
     let mut text = format!("{step:?}");

@@ -214,10 +214,14 @@ pub struct Txn {
 }
 
 impl Txn {
-    /// Whether every direct step of both branches is a range, so that a [`crate::View`] can answer
-    /// it. True for a transaction without steps; a nested transaction makes it a write.
+    /// Whether every operation of both branches is a range, nested ones counted in, so that a
+    /// [`crate::View`] can answer it. True for a transaction without operations.
     pub fn is_read_only(&self) -> bool {
-        self.success.iter().chain(&self.failure).all(|op| matches!(op, Op::Range(_)))
+        self.success.iter().chain(&self.failure).all(|op| match op {
+            Op::Range(_) => true,
+            Op::Txn(txn) => txn.is_read_only(),
+            Op::Put(_) | Op::DeleteRange(_) | Op::Empty => false,
+        })
     }
 }
 

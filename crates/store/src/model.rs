@@ -109,13 +109,16 @@ impl Model {
     /// As [`crate::View::txn`].
     pub fn txn(&self, txn: &Txn) -> Result<TxnOutcome, Refusal> {
         well_formed_txn(txn)?;
-        for op in self.branch(txn).1 {
-            match op {
-                Op::Range(range) => self.can_read(range)?,
-                _ => return Err(Refusal::KeyNotFound),
-            }
-        }
+        self.can_only_read(txn)?;
         Ok(self.carry_out(txn, &mut self.work()))
+    }
+
+    fn can_only_read(&self, txn: &Txn) -> Result<(), Refusal> {
+        self.branch(txn).1.iter().try_for_each(|op| match op {
+            Op::Range(range) => self.can_read(range),
+            Op::Txn(txn) => self.can_only_read(txn),
+            _ => Err(Refusal::KeyNotFound),
+        })
     }
 
     /// All that was changed at or after a revision, in order.

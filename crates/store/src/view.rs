@@ -135,21 +135,21 @@ impl View {
     /// transaction is not read-only ([`Txn::is_read_only`]).
     pub fn txn(&self, txn: &Txn) -> Result<TxnOutcome, Refusal> {
         txn.check(&Limits { txn_ops_max: usize::MAX })?;
+        self.txn_outcome(txn)
+    }
+
+    fn txn_outcome(&self, txn: &Txn) -> Result<TxnOutcome, Refusal> {
         let succeeded = txn.compare.iter().all(|compare| self.holds(compare));
         let steps = if succeeded { &txn.success } else { &txn.failure };
-        for op in steps {
-            match op {
-                Op::Range(range) => self.readable_in_txn(range)?,
-                _ => return Err(Refusal::KeyNotFound),
-            }
-        }
-        let answer = |op: &Op| match op {
+        let responses = steps.iter().map(|op| match op {
             Op::Range(range) => {
-                Some(OpOutcome::Range { revision: self.revision(), result: self.read(range) })
+                self.readable_in_txn(range)?;
+                Ok(OpOutcome::Range { revision: self.revision(), result: self.read(range) })
             }
-            _ => None,
-        };
-        Ok(TxnOutcome { succeeded, responses: steps.iter().filter_map(answer).collect() })
+            Op::Txn(txn) => self.txn_outcome(txn).map(OpOutcome::Txn),
+            Op::Put(_) | Op::DeleteRange(_) | Op::Empty => Err(Refusal::KeyNotFound),
+        });
+        Ok(TxnOutcome { succeeded, responses: responses.collect::<Result<_, _>>()? })
     }
 
     /// Whether the revision of a range in a transaction can be read. Unlike in a range by itself, a

@@ -144,15 +144,18 @@ fn a_key_deleted_and_put_at_once_survives_compaction_there() {
 }
 
 #[test]
-fn only_ranges_make_a_transaction_read_only() {
+fn ranges_and_nested_ranges_make_a_transaction_read_only() {
     let branches = |success, failure| Txn { success, failure, ..Txn::default() };
     let read = || Op::Range(all());
     assert!(branches(vec![], vec![]).is_read_only());
     assert!(branches(vec![read(), read()], vec![read()]).is_read_only());
+    let nested = |op| Op::Txn(branches(vec![read()], vec![op]));
+    assert!(branches(vec![nested(read())], vec![read()]).is_read_only());
     for write in [
         Op::Put(put("a", "")),
         Op::DeleteRange(delete("a", "")),
-        Op::Txn(branches(vec![read()], vec![])),
+        nested(Op::Put(put("a", ""))),
+        nested(nested(Op::Empty)),
         Op::Empty,
     ] {
         assert!(!branches(vec![], vec![read(), write.clone()]).is_read_only());

@@ -135,12 +135,12 @@ fn step() -> impl Strategy<Value = Step> {
         8 => txn_of(op().boxed()).prop_map(Command::Txn),
         2 => revision().prop_map(|revision| Command::Compact(Compact { revision })),
     ];
-    let reads = prop::collection::vec(range().prop_map(Op::Range), 0..3).boxed();
+    let read = range().prop_map(Op::Range);
+    let read = read.prop_recursive(2, 6, 3, |inner| txn_of(inner.boxed()).prop_map(Op::Txn));
     prop_oneof![
         20 => command.prop_map(Step::Apply),
         6 => range().prop_map(Step::Read),
-        1 => (prop::collection::vec(compare(), 0..2), reads.clone(), reads).prop_map(
-            |(compare, success, failure)| Step::ReadTxn(Txn { compare, success, failure })),
+        1 => txn_of(read.boxed()).prop_map(Step::ReadTxn),
         4 => (0usize..6).prop_map(Step::Sweep),
         1 => key().prop_map(Step::Burst),
         1 => Just(Step::Keep),
