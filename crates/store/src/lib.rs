@@ -9,7 +9,7 @@
 //! nobody's way.
 //!
 //! Every version of every key is one record in a log ordered by time, which is also for those who
-//! want to know what changed ([`Store::changes`]). A copy-on-write B+tree says where the newest
+//! want to know what changed ([`View::changes`]). A copy-on-write B+tree says where the newest
 //! version of each key is, and each version where the one before it is. A key is *live* if its newest
 //! version is no tombstone. Nodes of the tree count the live keys below them, so counting a range
 //! costs no more than finding its ends.

@@ -7,8 +7,8 @@ use crate::command::{
     Command, Compact, DeleteRange, KeyValue, Limits, Op, Put, Refusal, Revision, Txn,
 };
 use crate::log::Log;
-use crate::outcome::{Change, OpOutcome, Outcome, TxnOutcome};
-use crate::record::{Address, Draft, Record};
+use crate::outcome::{OpOutcome, Outcome, TxnOutcome};
+use crate::record::{Address, Draft};
 use crate::tree::{Newest, RECORD_BYTES, Tree};
 use crate::view::{Span, View};
 
@@ -96,21 +96,6 @@ impl Store {
             self.view.revision += 1;
         }
         Ok(outcome)
-    }
-
-    /// All that was changed at or after a revision and is not compacted, in order.
-    ///
-    /// # Errors
-    /// [`Refusal::Compacted`] if history does not reach back that far.
-    pub fn changes(&self, from: Revision) -> Result<impl Iterator<Item = Change> + '_, Refusal> {
-        if from.0 < self.view.compacted {
-            return Err(Refusal::Compacted);
-        }
-        let log = &self.view.log;
-        let here = |at: Address| Some((at, log.get(at)?));
-        let next = move |(at, _): &(Address, Record<'_>)| here(log.next(*at));
-        let records = std::iter::successors(here(log.find(from.0)), next);
-        Ok(records.map(|(_, record)| change(&record)))
     }
 
     /// Frees some of what compaction has put out of reach. Returns whether there is more to do.
@@ -291,15 +276,6 @@ impl Batch<'_> {
     }
 }
 
-fn change(record: &Record<'_>) -> Change {
-    let kv = record.key_value();
-    if record.is_tombstone() {
-        Change::Delete { key: kv.key, revision: kv.mod_revision }
-    } else {
-        Change::Put(kv)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -388,7 +364,8 @@ mod tests {
             for _ in 0..2 {
                 same(&store.view, &model);
                 let from = Revision(model.compacted().max(0));
-                let changes: Vec<_> = store.changes(from).unwrap().collect();
+                let view = store.view();
+                let changes: Vec<_> = view.changes(from).unwrap().collect();
                 prop_assert!(model.changes(from).unwrap().eq(&changes));
                 while store.sweep(1) {}
             }

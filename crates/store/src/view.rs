@@ -11,8 +11,8 @@ use crate::command::{
     Revision, SortOrder, SortTarget, Txn,
 };
 use crate::log::Log;
-use crate::outcome::{OpOutcome, RangeResult, TxnOutcome};
-use crate::record::Record;
+use crate::outcome::{Change, OpOutcome, RangeResult, TxnOutcome};
+use crate::record::{Address, Record};
 use crate::tree::{AHEAD, Newest, Tree};
 
 /// The store at one moment. Cheap to take and to clone; later writes, compactions and sweeps do not
@@ -150,6 +150,21 @@ impl View {
             Op::Put(_) | Op::DeleteRange(_) | Op::Empty => Err(Refusal::KeyNotFound),
         });
         Ok(TxnOutcome { succeeded, responses: responses.collect::<Result<_, _>>()? })
+    }
+
+    /// All that was changed at or after a revision and is not compacted, in order.
+    ///
+    /// # Errors
+    /// [`Refusal::Compacted`] if history does not reach back that far.
+    pub fn changes(&self, from: Revision) -> Result<impl Iterator<Item = Change> + '_, Refusal> {
+        if from.0 < self.compacted {
+            return Err(Refusal::Compacted);
+        }
+        let log = &self.log;
+        let here = |at: Address| Some((at, log.get(at)?));
+        let next = move |(at, _): &(Address, Record<'_>)| here(log.next(*at));
+        let records = std::iter::successors(here(log.find(from.0)), next);
+        Ok(records.map(|(_, record)| change(&record)))
     }
 
     /// Whether the revision of a range in a transaction can be read. Unlike in a range by itself, a
@@ -401,5 +416,14 @@ pub(crate) fn holds_for<'a>(compare: &Compare, record: Option<&Record<'a>>) -> b
         CompareResult::Less => order.is_lt(),
         CompareResult::NotEqual => order.is_ne(),
         CompareResult::Unknown(_) => true,
+    }
+}
+
+fn change(record: &Record<'_>) -> Change {
+    let kv = record.key_value();
+    if record.is_tombstone() {
+        Change::Delete { key: kv.key, revision: kv.mod_revision }
+    } else {
+        Change::Put(kv)
     }
 }

@@ -174,7 +174,8 @@ fn same_history(view: &View, model: &Model) {
 fn same_changes(store: &Store, model: &Model) {
     for from in -2..=model.revision().0 + 1 {
         let from = Revision(from);
-        let changes = store.changes(from).map(Iterator::collect::<Vec<_>>);
+        let view = store.view();
+        let changes = view.changes(from).map(Iterator::collect::<Vec<_>>);
         let expected = model.changes(from).map(|changes| changes.cloned().collect());
         assert_eq!(changes, expected, "from {from:?}");
     }
@@ -307,7 +308,7 @@ fn a_full_sweep_leaves_only_what_can_be_read() {
     }
     assert!((199..=200).contains(&steps), "one step a change, not {steps}");
     assert_eq!((store.view().keys(), store.view().bytes()), (2, 2 * 11));
-    assert_eq!(store.changes(Revision(revision)).unwrap().count(), 1, "the deletion at it");
+    assert_eq!(store.view().changes(Revision(revision)).unwrap().count(), 1, "the deletion at it");
 }
 
 /// Deep nesting, and commands that no client could send, are refused and not fatal.

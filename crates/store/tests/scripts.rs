@@ -87,7 +87,8 @@ impl Runner {
     }
 
     fn changes(&self, from: i64) -> String {
-        let changes = match self.store.changes(Revision(from)) {
+        let view = self.store.view();
+        let changes = match view.changes(Revision(from)) {
             Err(refusal) => return format!("refused: {refusal}\n"),
             Ok(changes) => changes,
         };
