@@ -103,6 +103,11 @@ impl Proposal {
         self.kind
     }
 
+    /// Whether its answer waits for what it compacts to be gone.
+    pub fn is_physical(&self) -> bool {
+        self.physical
+    }
+
     /// Bytes of the entry's payload.
     pub(crate) fn bytes(&self) -> usize {
         self.buffer.len()

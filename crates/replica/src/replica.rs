@@ -151,7 +151,7 @@ impl Replica {
     }
 
     /// Whether something that was compacted is still there, to be removed little by little.
-    pub(crate) fn is_sweeping(&self) -> bool {
+    pub fn is_sweeping(&self) -> bool {
         self.sweeping
     }
 
@@ -181,7 +181,7 @@ impl Replica {
 
     /// Bytes of writes that this member has admitted. A write is here as long as its client waits, and
     /// in the log as long as it is not applied and on disk, and often in both.
-    fn admitted_bytes(&self) -> usize {
+    pub fn admitted_bytes(&self) -> usize {
         let in_log = self.node.status().unsettled_bytes + self.committed_bytes;
         let waiting = self.proposals.waiting_bytes() + self.forwarded_bytes;
         waiting + self.proposals.pending_bytes().max(in_log)
@@ -211,7 +211,7 @@ impl Replica {
     }
 
     /// How many requests wait for something.
-    pub(crate) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.proposals.waiting_requests()
             + self.reads.len()
             + self.swept_for.len()

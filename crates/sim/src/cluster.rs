@@ -41,6 +41,8 @@ pub struct Cluster {
     pub(crate) asked: BTreeMap<RequestId, Asked>,
     /// For reads that wait to be confirmed: what anybody knew to be committed when they were asked.
     floors: BTreeMap<usize, Index>,
+    /// What readers saw when a member said in this turn that what was compacted is gone.
+    swept: Vec<store::View>,
     requests: u64,
     streams: u64,
     pub(crate) boots: u64,
@@ -53,6 +55,8 @@ pub struct Cluster {
 pub(crate) struct Asked {
     pub(crate) member: NodeId,
     pub(crate) what: Asks,
+    /// It is answered when nothing is left of what it compacts.
+    is_physical: bool,
 }
 
 /// What a request is.
@@ -129,6 +133,7 @@ impl Cluster {
             members,
             asked: BTreeMap::new(),
             floors: BTreeMap::new(),
+            swept: Vec::new(),
             requests: 0,
             streams: 0,
             boots: 0,
@@ -297,6 +302,9 @@ impl Cluster {
             }
         }
         self.observe(id);
+        for view in std::mem::take(&mut self.swept) {
+            self.oracle.check_swept(id, &view);
+        }
         self.empty_queues(id);
         self.begin_write(id);
         self.begin_read(id);
@@ -616,6 +624,9 @@ impl Cluster {
             }
             Way::Propose(proposal) => {
                 let request = self.request(member, Asks::Operation(operation));
+                if let Some(asked) = self.asked.get_mut(&request) {
+                    asked.is_physical = proposal.is_physical();
+                }
                 self.push(member, Input::Propose { request, proposal });
             }
         }
@@ -636,13 +647,13 @@ impl Cluster {
     pub(crate) fn request(&mut self, member: NodeId, what: Asks) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.asked.insert(request, Asked { member, what });
+        self.asked.insert(request, Asked { member, what, is_physical: false });
         request
     }
 
     fn on_reply(&mut self, id: NodeId, request: RequestId, reply: Reply) {
         let asked = self.asked.remove(&request);
-        let Some(Asked { member, what }) = asked else {
+        let Some(Asked { member, what, is_physical }) = asked else {
             panic!("n{id} answers {request:?} twice, or what nobody asked: {reply:?}");
         };
         assert!(member == id, "n{id} answers {request:?}, which n{member} was asked");
@@ -650,6 +661,12 @@ impl Cluster {
         let given_up = what == Asks::Transfer && reply == Reply::TimedOut;
         self.marks.sometimes(Mark::TransferGivenUp, given_up);
         let Asks::Operation(operation) = what else { return };
+        if is_physical
+            && matches!(reply, Reply::Applied { outcome: Ok(_), .. })
+            && let Some(life) = self.life(id)
+        {
+            self.swept.push(life.published.view.clone());
+        }
         let fate = match reply {
             Reply::Applied { revision, .. } if !self.is_readable(id, revision) => {
                 panic!("n{id} answers {request:?} before readers see revision {revision}")
@@ -695,8 +712,8 @@ impl Cluster {
         }
         let request = &self.clients.operation(operation).request;
         let answer = serve(&life.published, request);
-        if let (Request::Range(range), Answer::Range(result, revision)) = (request, &answer) {
-            self.oracle.check_local_range(range, result, *revision);
+        if let Request::Range(range) = request {
+            self.oracle.check_local_range(range, &answer, &life.published.view);
         }
         self.tell(operation, Fate::Answered(answer));
     }

@@ -195,6 +195,11 @@ impl Life {
         begun
     }
 
+    /// Whether the disk's thread has something to do.
+    pub fn is_writing(&self) -> bool {
+        !self.queue.is_empty() || !self.current.is_empty()
+    }
+
     /// The disk's thread has done what it was at.
     ///
     /// # Errors

@@ -126,6 +126,7 @@ impl Cluster {
         self.calm();
         self.peace();
         self.hand_over();
+        self.comes_to_rest();
         self.check_history();
     }
 
@@ -352,6 +353,37 @@ impl Cluster {
             self.let_pass(2);
         }
         self.gets_done(&ids, &[Probe::Write], "everybody, after a hand-over,");
+    }
+
+    /// When nobody asks for anything any more, members hold nothing for anybody, and all that they
+    /// can show of the past is the model's.
+    fn comes_to_rest(&mut self) {
+        let end = self.agenda.now() + self.good_time();
+        while let Some((busy, why)) = self.ids().into_iter().find_map(|id| self.is_busy(id)) {
+            assert!(self.agenda.now() < end, "in peace n{busy} does not come to rest: {why}");
+            // No multiple of the time between heartbeats.
+            self.let_pass(7);
+        }
+        for id in self.ids() {
+            let Some(life) = self.life(id) else { continue };
+            self.oracle.check_history(id, &life.published.view);
+            self.oracle.check_swept(id, &life.published.view);
+        }
+    }
+
+    /// What a member holds that is only there for a while.
+    fn is_busy(&self, id: NodeId) -> Option<(NodeId, &'static str)> {
+        let Some(life) = self.life(id) else { return Some((id, "it is not alive")) };
+        let replica = life.event_loop.replica();
+        let busy = [
+            (replica.waiting() > 0, "requests wait"),
+            (replica.admitted_bytes() > 0, "bytes are admitted"),
+            (replica.is_sweeping(), "it sweeps"),
+            (!life.streams.are_empty(), "messages wait for peers"),
+            (life.is_writing(), "it writes"),
+            (life.reading.is_some(), "it reads its log"),
+        ];
+        busy.into_iter().find_map(|(is_so, why)| is_so.then_some((id, why)))
     }
 
     fn check_history(&mut self) {

@@ -67,6 +67,12 @@ impl Streams {
         self.to.iter().filter(|(_, stream)| is_ready(stream)).map(|(id, _)| *id).collect()
     }
 
+    /// Whether nothing waits for any peer.
+    pub fn are_empty(&self) -> bool {
+        let waits = |queue: &PeerQueue| queue.stream().is_some_and(|number| queue.is_ready(number));
+        !self.to.values().any(|stream| waits(&stream.queue))
+    }
+
     /// Whether the link is at a frame.
     pub fn set_busy(&mut self, to: NodeId, is_busy: bool) {
         self.to.entry(to).or_default().is_busy = is_busy;

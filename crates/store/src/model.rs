@@ -129,8 +129,13 @@ impl Model {
         if from.0 < self.compacted {
             return Err(Refusal::Compacted);
         }
+        Ok(self.all_changes(from))
+    }
+
+    /// All that was changed at or after a revision, compacted or not, in order.
+    pub fn all_changes(&self, from: Revision) -> impl Iterator<Item = &Change> {
         let skipped = usize::try_from(from.0.saturating_sub(1)).unwrap_or(0);
-        Ok(self.moments.iter().skip(skipped).flat_map(|moment| &moment.changes))
+        self.moments.iter().skip(skipped).flat_map(|moment| &moment.changes)
     }
 
     /// Carries a command out.

@@ -89,3 +89,13 @@ pub enum Change {
         revision: Revision,
     },
 }
+
+impl Change {
+    /// The revision that made it.
+    pub fn revision(&self) -> Revision {
+        match self {
+            Change::Put(kv) => kv.mod_revision,
+            Change::Delete { revision, .. } => *revision,
+        }
+    }
+}

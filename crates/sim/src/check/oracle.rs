@@ -13,12 +13,15 @@
 //! | a leader commits by counting only what is of its own term | `note_commit` |
 //! | all members commit and apply the same | `note_commit`, `note_applied` |
 //! | all members have the same state after the same entry: the model's | `note_applied` |
+//! | each entry changed what it changes in the model | `check_changes` |
+//! | what history can be read is the model's, whatever was swept | `check_history` |
+//! | what was compacted is gone when a member says so | `check_swept` |
 //! | no request takes effect twice | `commit` |
 //! | a message that claims something about a disk leaves when it is true | `check_claim` |
 //! | who is told to campaign has the leader's whole log on its disk | `check_claim` |
 //! | a confirmed read sees everything that anybody had committed before it was asked | `Cluster::on_serve` |
 //! | what recovery finds is what was on disk, or that and the batch under way | `Ledger::found` |
-//! | a local read shows a state of the past, whole | `check_local_range` |
+//! | a local read shows a state of the past, whole, or is refused for its revision | `check_local_range` |
 
 use crate::check::linearizability::{Answer, Makers, Operation, Request, changes};
 use crate::digest::Digest;
@@ -30,7 +33,7 @@ use proto::log::Publish;
 use raft::{Body, EntryKind, HardState, Index, Message, NodeId, Position, RoleName, Status, Term};
 use replica::{Header, Kind, Origin, Published};
 use std::collections::{BTreeMap, BTreeSet};
-use store::{Command, KeyValue, Model, Range, RangeResult, Revision};
+use store::{Change, Command, KeyValue, Model, Range, Refusal, Revision, View};
 
 /// Sees everything, and panics at the first broken rule.
 pub struct Oracle {
@@ -58,13 +61,16 @@ pub struct Oracle {
 struct State {
     revision: Revision,
     compacted: i64,
-    contents: Digest,
+    names: Digest,
 }
 
 #[derive(Clone, Copy)]
 struct Seen {
     boot: u64,
     status: Status,
+    revision: Revision,
+    compacted: i64,
+    bytes: u64,
 }
 
 impl Oracle {
@@ -132,8 +138,21 @@ impl Oracle {
         let machine = &machines[id.0 as usize - 1];
         let Some(life) = &machine.life else { return };
         let status = life.event_loop.replica().status();
-        let before = self.seen.get(&id).filter(|seen| seen.boot == life.boot).map(|s| s.status);
-        self.seen.insert(id, Seen { boot: life.boot, status });
+        let view = &life.published.view;
+        let (revision, compacted, bytes) = (view.revision(), view.compacted(), view.bytes());
+        let seen = Seen { boot: life.boot, status, revision, compacted, bytes };
+        let before = self.seen.insert(id, seen).filter(|before| before.boot == life.boot);
+        let read = before.map_or(Revision(0), |before| before.revision);
+        let compacted_before = before.map_or(-1, |before| before.compacted);
+        let was_swept =
+            before.is_some_and(|before| before.bytes != bytes && before.status == status);
+        let before = before.map(|before| before.status);
+        if was_swept {
+            self.check_history(id, view);
+            if !life.event_loop.replica().is_sweeping() {
+                self.check_swept(id, view);
+            }
+        }
         if before == Some(status) {
             return;
         }
@@ -164,6 +183,10 @@ impl Oracle {
         }
         if before.is_none_or(|before| before.applied < status.applied) {
             self.note_applied(machine, status, &life.published);
+            self.check_changes(id, view, read);
+            if compacted > compacted_before {
+                self.check_history(id, view);
+            }
             marks.sometimes(Mark::ApplyBeforeOwnDisk, status.applied > status.durable);
         }
     }
@@ -271,39 +294,94 @@ impl Oracle {
         let view = &published.view;
         let names = published.members.iter().filter(|member| !member.name.is_empty());
         let names = names.map(|member| (member.id, &member.name, &member.client_urls));
-        let state = State {
-            revision: view.revision(),
-            compacted: view.compacted(),
-            contents: digest(everything(published), names),
-        };
+        let state =
+            State { revision: view.revision(), compacted: view.compacted(), names: digest(names) };
         let expected = self.states[applied.0 as usize];
         assert!(
             state == expected,
-            "n{id} after {applied} is at {state:?}, the model at {expected:?}; {}",
-            self.first_difference(published)
+            "n{id} after {applied} is at {state:?}, the model at {expected:?}"
         );
+        self.check_contents(id, view, view.revision());
     }
 
-    fn first_difference(&self, published: &Published) -> String {
-        let own = everything(published);
-        let revision = published.view.revision();
-        let model: Vec<KeyValue> = self.model.contents(revision).cloned().collect();
-        let differs = own.iter().zip(&model).find(|(own, model)| own != model);
-        match differs {
-            Some((own, model)) => format!("it has {own:?}, and should have {model:?}"),
-            None => format!("it has {} keys, and should have {}", own.len(), model.len()),
+    /// What a member shows of a revision is the model's.
+    fn check_contents(&self, id: NodeId, view: &View, revision: Revision) {
+        let own = everything(view, revision);
+        let model = || self.model.contents(revision);
+        if own.iter().eq(model()) {
+            return;
         }
+        match own.iter().zip(model()).find(|(own, model)| own != model) {
+            Some((own, model)) => {
+                panic!("n{id} at {revision} has {own:?}, and should have {model:?}")
+            }
+            None => panic!(
+                "n{id} at {revision} has {} keys, and should have {}",
+                own.len(),
+                model().count()
+            ),
+        }
+    }
+
+    /// What a member says was changed after a revision is what was changed in the model.
+    fn check_changes(&self, id: NodeId, view: &View, after: Revision) {
+        let from = Revision((after.0 + 1).max(view.compacted()));
+        let mut own = view
+            .changes(from)
+            .unwrap_or_else(|refusal| panic!("n{id} refuses the changes from {from}: {refusal}"));
+        let is_there = |change: &&Change| change.revision() <= view.revision();
+        let mut model = self.model.all_changes(from).take_while(is_there);
+        loop {
+            match (own.next(), model.next()) {
+                (None, None) => return,
+                (own, model) => assert!(
+                    own.as_ref() == model,
+                    "n{id} says that after {after} there was {own:?}, and it was {model:?}"
+                ),
+            }
+        }
+    }
+
+    /// All history that a member can show is the model's.
+    pub fn check_history(&self, id: NodeId, view: &View) {
+        let compacted = view.compacted().max(1);
+        self.check_changes(id, view, Revision(compacted - 1));
+        for revision in compacted..=view.revision().0 {
+            self.check_contents(id, view, Revision(revision));
+        }
+    }
+
+    /// Who says that nothing is left to be swept holds no more than what can be read.
+    pub fn check_swept(&self, id: NodeId, view: &View) {
+        let compacted = Revision(view.compacted().max(1));
+        let len = |kv: &KeyValue| kv.key.len() + kv.value.len();
+        let at_first: usize = self.model.contents(compacted).map(len).sum();
+        let changes = self.model.all_changes(compacted);
+        let changes = changes.take_while(|change| change.revision() <= view.revision());
+        let later: usize = changes
+            .map(|change| match change {
+                Change::Put(kv) => len(kv),
+                Change::Delete { key, .. } => key.len(),
+            })
+            .sum();
+        let bytes = view.bytes();
+        assert!(
+            bytes <= (at_first + later) as u64,
+            "n{id} holds {bytes} bytes after it swept up to {compacted}; {at_first} then, {later} since"
+        );
     }
 
     /// The state of everything that is committed.
     fn state(&self) -> State {
-        let revision = self.model.revision();
-        let contents: Vec<KeyValue> = self.model.contents(revision).cloned().collect();
         let names = self
             .names
             .values()
             .map(|publish| (NodeId(publish.member_id), &publish.name, &publish.client_urls));
-        State { revision, compacted: self.model.compacted(), contents: digest(contents, names) }
+        State {
+            revision: self.model.revision(),
+            compacted: self.model.compacted(),
+            names: digest(names),
+        }
     }
 
     fn prefix(&self, index: Index) -> Option<Digest> {
@@ -393,17 +471,25 @@ impl Oracle {
         makers
     }
 
-    /// A read of local state must show a state of the past, whole.
-    pub fn check_local_range(&self, range: &Range, result: &RangeResult, revision: Revision) {
+    /// A read of a member's state must show a state of the past, whole; or is refused because that
+    /// state does not have the revision that is asked for.
+    pub fn check_local_range(&self, range: &Range, answer: &Answer, view: &View) {
+        let revision = view.revision();
         assert!(
             revision <= self.model.revision(),
             "a read of revision {revision}, which is to come"
         );
-        let at = if range.revision > 0 { Revision(range.revision) } else { revision };
-        let expected = self.model.read_at(at, range);
+        let expected = if range.revision > revision.0 {
+            Answer::Refused(Refusal::FutureRevision)
+        } else if range.revision > 0 && range.revision < view.compacted() {
+            Answer::Refused(Refusal::Compacted)
+        } else {
+            let at = if range.revision > 0 { Revision(range.revision) } else { revision };
+            Answer::Range(self.model.read_at(at, range), revision)
+        };
         assert!(
-            *result == expected,
-            "a local read of {range:?} at {revision} gave {result:?}, and was {expected:?}"
+            *answer == expected,
+            "a read of {range:?} at {revision} gave {answer:?}, and was {expected:?}"
         );
     }
 
@@ -424,26 +510,15 @@ impl Default for Oracle {
     }
 }
 
-fn everything(published: &Published) -> Vec<KeyValue> {
+fn everything(view: &View, revision: Revision) -> Vec<KeyValue> {
     let all = Bytes::from_static(b"\0");
-    let range = Range { key: all.clone(), range_end: all, ..Range::default() };
-    published.view.range(&range).map(|result| result.kvs).unwrap_or_default()
+    let range =
+        Range { key: all.clone(), range_end: all, revision: revision.0, ..Range::default() };
+    view.range(&range).map(|result| result.kvs).unwrap_or_default()
 }
 
-fn digest<'a>(
-    contents: Vec<KeyValue>,
-    names: impl Iterator<Item = (NodeId, &'a String, &'a Vec<String>)>,
-) -> Digest {
+fn digest<'a>(names: impl Iterator<Item = (NodeId, &'a String, &'a Vec<String>)>) -> Digest {
     let mut digest = Digest::default();
-    for kv in contents {
-        digest = digest
-            .bytes(&kv.key)
-            .bytes(&kv.value)
-            .word(kv.create_revision.0 as u64)
-            .word(kv.mod_revision.0 as u64)
-            .word(kv.version as u64)
-            .word(kv.lease.0 as u64);
-    }
     for (id, name, urls) in names {
         digest = digest.word(id.0).bytes(name.as_bytes());
         digest = urls.iter().fold(digest, |digest, url| digest.bytes(url.as_bytes()));
