@@ -20,6 +20,7 @@ use crate::weather::{Micros, Weather};
 use raft::{Body, Entry, FetchFor, Index, Message, NodeId, RoleName, Status};
 use replica::{Header, Input, NodeEvent, PeerMessage, Reply, RequestId, TURN_EVENTS_MAX};
 use std::collections::BTreeMap;
+use std::time::Duration;
 use store::{Outcome, Refusal};
 
 /// Everything there is.
@@ -48,6 +49,8 @@ pub struct Cluster {
     pub(crate) boots: u64,
     /// Processes that died.
     pub(crate) deaths: u64,
+    /// When there was last trouble, or will be.
+    trouble: Micros,
 }
 
 /// Who waits for the answer to a request.
@@ -57,6 +60,11 @@ pub(crate) struct Asked {
     pub(crate) what: Asks,
     /// It is answered when nothing is left of what it compacts.
     is_physical: bool,
+    at: Micros,
+    /// What its member's clock showed then.
+    local: Duration,
+    /// What its member's clock showed when that knew another leader, or none, for the first time since.
+    leader_changed: Option<Duration>,
 }
 
 /// What a request is.
@@ -138,6 +146,7 @@ impl Cluster {
             streams: 0,
             boots: 0,
             deaths: 0,
+            trouble: 0,
             weather,
         }
     }
@@ -187,6 +196,7 @@ impl Cluster {
             }
             Event::LinkFree(id, boot, to) => self.on_link_free(id, boot, to),
             Event::Hint(id, peer) => {
+                self.trouble_until(self.agenda.now());
                 if let Some(life) = &mut self.machine(id).life {
                     life.streams.close(peer);
                 }
@@ -201,7 +211,10 @@ impl Cluster {
             Event::Hear(operation, fate) => self.on_hear(operation, *fate),
             Event::GiveUp(operation) => self.on_give_up(operation),
             Event::Strike(fault) => self.strike(fault),
-            Event::Mend(number) => self.network.mend(number),
+            Event::Mend(number) => {
+                self.trouble_until(self.agenda.now());
+                self.network.mend(number);
+            }
             Event::MakeRoom(id) => self.machine(id).disk.set_room(None),
         }
     }
@@ -338,6 +351,13 @@ impl Cluster {
         let last = status.last.index.0;
         self.trace.note(&[id.0, status.term.0, last, status.durable.0, status.applied.0]);
         let now = self.agenda.now();
+        let led_by = |status: Status| (status.leader, status.term);
+        if before.is_some_and(|before| led_by(before) != led_by(status)) {
+            let local = self.machine(id).local_time(now);
+            let asked = self.asked.values_mut().filter(|asked| asked.member == id);
+            asked.for_each(|asked| _ = asked.leader_changed.get_or_insert(local));
+            self.trouble_until(now);
+        }
         if before.is_none_or(|before| before.role != status.role) {
             self.trace.line(now, || format!("n{id}@{} becomes {:?}", status.term, status.role));
             self.ambush(id, status.role != RoleName::Follower);
@@ -453,6 +473,10 @@ impl Cluster {
     fn leave(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
         let now = self.agenda.now();
         let arrivals = self.network.arrivals(now, (from, to), &mut self.faults);
+        let in_time = arrivals.first().filter(|at| **at <= now + 4 * self.weather.delay);
+        if in_time.is_none() {
+            self.trouble_until(arrivals.first().copied().unwrap_or(now));
+        }
         for at in arrivals {
             self.agenda.add_at(at, Event::Arrive(from, to, Box::new(message.clone())));
         }
@@ -647,16 +671,21 @@ impl Cluster {
     pub(crate) fn request(&mut self, member: NodeId, what: Asks) -> RequestId {
         self.requests += 1;
         let request = RequestId(self.requests);
-        self.asked.insert(request, Asked { member, what, is_physical: false });
+        let at = self.agenda.now();
+        let local = self.machine(member).local_time(at);
+        let asked = Asked { member, what, is_physical: false, at, local, leader_changed: None };
+        self.asked.insert(request, asked);
         request
     }
 
     fn on_reply(&mut self, id: NodeId, request: RequestId, reply: Reply) {
         let asked = self.asked.remove(&request);
-        let Some(Asked { member, what, is_physical }) = asked else {
+        let Some(asked) = asked else {
             panic!("n{id} answers {request:?} twice, or what nobody asked: {reply:?}");
         };
+        let Asked { member, what, is_physical, .. } = asked;
         assert!(member == id, "n{id} answers {request:?}, which n{member} was asked");
+        self.check_excuse(&asked, &reply);
         self.note_reply(&reply);
         let given_up = what == Asks::Transfer && reply == Reply::TimedOut;
         self.marks.sometimes(Mark::TransferGivenUp, given_up);
@@ -692,6 +721,42 @@ impl Cluster {
     /// Whether readers at a member see what was done at this revision.
     fn is_readable(&self, id: NodeId, revision: store::Revision) -> bool {
         self.life(id).is_some_and(|life| life.published.view.revision() >= revision)
+    }
+
+    /// A request that is answered without having been carried out was given enough time; and there was
+    /// trouble, unless its member has no room.
+    fn check_excuse(&mut self, asked: &Asked, reply: &Reply) {
+        let Asked { member: id, at, local, leader_changed, .. } = *asked;
+        let settings = &self.weather.members;
+        let now = self.machines[id.0 as usize - 1].local_time(self.agenda.now());
+        // The first tick may come at once, and one that is late makes the next seem early.
+        let lasted = |since: Duration, ticks: u32| {
+            let tick = Duration::from_micros(settings.tick);
+            now.saturating_sub(since) >= tick * ticks.saturating_sub(2)
+        };
+        let took_all_time = lasted(local, settings.request_ticks_max);
+        let leader_was_lost =
+            leader_changed.is_some_and(|since| lasted(since, 2 * settings.election_ticks));
+        let is_due = match reply {
+            Reply::Lost => leader_was_lost || (took_all_time && leader_changed.is_some()),
+            Reply::TimedOut if asked.what == Asks::Transfer => return,
+            Reply::TimedOut | Reply::NoLeader => took_all_time,
+            _ => return,
+        };
+        assert!(is_due, "n{id} answers {reply:?} too early: {asked:?}, now {now:?}");
+        self.check_quiet(at, || format!("n{id} answers {reply:?}: {asked:?}"));
+    }
+
+    /// What was asked when there had been no trouble for long, and there was none since, is carried
+    /// out.
+    fn check_quiet(&mut self, asked: Micros, what: impl Fn() -> String) {
+        let long = 20 * self.weather.members.election();
+        assert!(asked < self.trouble + long, "in quiet weather {}", what());
+    }
+
+    /// Something may be late or lost for no fault of a member's until this moment.
+    pub(crate) fn trouble_until(&mut self, until: Micros) {
+        self.trouble = self.trouble.max(until);
     }
 
     fn note_reply(&mut self, reply: &Reply) {
@@ -763,8 +828,13 @@ impl Cluster {
     }
 
     fn on_give_up(&mut self, operation: usize) {
-        if !self.clients.hear(operation, Fate::Unknown, self.agenda.now()) {
+        let now = self.agenda.now();
+        if !self.clients.hear(operation, Fate::Unknown, now) {
             return;
+        }
+        if self.clients.patience() >= 4 * self.weather.members.election() {
+            let call = self.clients.operation(operation).call;
+            self.check_quiet(call, || format!("#{operation} has no answer"));
         }
         let waits = |asked: &Asked| asked.what == Asks::Operation(operation);
         let found = self.asked.iter_mut().find(|(_, asked)| waits(asked));
@@ -780,6 +850,7 @@ impl Cluster {
     pub(crate) fn die(&mut self, id: NodeId, death: Death) {
         let now = self.agenda.now();
         self.deaths += 1;
+        self.trouble_until(now);
         self.note_death(id, death);
         self.trace.line(now, || format!("n{id} dies: {death:?}"));
         let machine = &mut self.machines[id.0 as usize - 1];

@@ -104,6 +104,7 @@ impl Cluster {
 
     fn live(&mut self, id: NodeId, storage: Storage<MemoryDisk>, restored: Restored) {
         self.boots += 1;
+        self.trouble_until(self.agenda.now());
         let boot = self.boots;
         let replica = Replica::new(self.config(id, boot), restored);
         let tick = Duration::from_micros(self.weather.members.tick);

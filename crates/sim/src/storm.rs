@@ -160,6 +160,7 @@ impl Cluster {
         {
             self.faults.count(fault);
             let now = self.agenda.now();
+            self.trouble_until(now + self.weather.members.election() + 2 * window);
             self.trace.line(now, || format!("fault: {fault} n{victim} for {window} us"));
         }
         self.storm.draw_from(fault);
