@@ -34,7 +34,7 @@ pub const TURN_EVENTS_MAX: usize = 256;
 pub const TURN_MAX: Duration = Duration::from_millis(5);
 
 /// The same of sweeping within a turn.
-const SWEEP_TURN_MAX: Duration = Duration::from_millis(1);
+pub const SWEEP_TURN_MAX: Duration = Duration::from_millis(1);
 
 /// After a turn that swept nothing is swept for this many times as long. A sweep is then still several
 /// times as fast as clients write.

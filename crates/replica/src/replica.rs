@@ -33,6 +33,26 @@ pub struct Config {
     /// somebody still waits for them or not. Beyond, new ones are answered as busy; one is always
     /// admitted.
     pub admitted_bytes_max: usize,
+    /// How much is done between two looks at the clock.
+    pub slice: Slice,
+}
+
+/// A slice of long work: so much, and then the loop sees whether its turn has lasted long enough. Small
+/// enough that it is asked often, large enough that busy turns are not cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Slice {
+    /// Entries to apply.
+    pub entries: usize,
+    /// Bytes of entries to apply; one more entry may be begun.
+    pub bytes: usize,
+    /// Bytes to move while sweeping, as [`Store::sweep`] counts them.
+    pub sweep_bytes: usize,
+}
+
+impl Default for Slice {
+    fn default() -> Slice {
+        Slice { entries: 256, bytes: 256 << 10, sweep_bytes: store::SWEEP_BYTES }
+    }
 }
 
 /// One member. See the crate's documentation for what it promises.
@@ -50,6 +70,7 @@ pub struct Replica {
     election_ticks_max: u64,
     forward_bytes_max: usize,
     admitted_bytes_max: usize,
+    slice: Slice,
     /// What consensus handed out and the store has not taken yet.
     committed: VecDeque<Entry>,
     committed_bytes: usize,
@@ -76,23 +97,12 @@ pub struct Replica {
     pub(crate) invariants: Invariants,
 }
 
-/// What may still be applied in a round.
-struct Room {
-    entries: usize,
-    bytes: usize,
-}
-
 #[derive(Debug)]
 struct Transfer {
     request: RequestId,
     to: NodeId,
     deadline: u64,
 }
-
-/// Entries and bytes of entries applied in one round; beyond, the next round goes on. Small enough that
-/// a driver that counts its time is asked often, large enough that busy rounds are not cut.
-const APPLY_ENTRIES_MAX: usize = 256;
-const APPLY_BYTES_MAX: usize = 256 << 10;
 
 impl Replica {
     /// A member that starts with what was on its disk. Its store is filled by what is committed.
@@ -109,6 +119,7 @@ impl Replica {
             request_ticks_max: u64::from(config.request_ticks_max),
             election_ticks_max: 2 * u64::from(election_ticks),
             admitted_bytes_max: config.admitted_bytes_max,
+            slice: config.slice,
             committed: VecDeque::new(),
             committed_bytes: 0,
             proposals: Proposals::new(id, config.boot),
@@ -372,7 +383,7 @@ impl Replica {
 
     /// Lets consensus act until nothing is left to do.
     fn settle(&mut self, outbox: &mut Outbox) {
-        let mut room = Room { entries: APPLY_ENTRIES_MAX, bytes: APPLY_BYTES_MAX };
+        let mut room = self.slice;
         self.apply_committed(&mut room, outbox);
         loop {
             self.settle_reign(outbox);
@@ -440,7 +451,7 @@ impl Replica {
         }
     }
 
-    fn carry_out(&mut self, ready: Ready, room: &mut Room, outbox: &mut Outbox) {
+    fn carry_out(&mut self, ready: Ready, room: &mut Slice, outbox: &mut Outbox) {
         let messages = ready.messages.into_iter();
         outbox.peers.extend(messages.map(|message| (message.to, PeerMessage::Raft(message))));
         outbox.persists.extend(ready.persist);
@@ -465,7 +476,7 @@ impl Replica {
     }
 
     /// Applies what is committed, as far as there is room for it in this round.
-    fn apply_committed(&mut self, room: &mut Room, outbox: &mut Outbox) {
+    fn apply_committed(&mut self, room: &mut Slice, outbox: &mut Outbox) {
         let before = self.applied.index;
         while room.entries > 0
             && room.bytes > 0
@@ -530,7 +541,7 @@ impl Replica {
     /// Removes a little of what was compacted.
     fn sweep(&mut self, outbox: &mut Outbox) {
         if self.wants_to_sweep() {
-            self.sweeping = self.store.sweep(store::SWEEP_BYTES);
+            self.sweeping = self.store.sweep(self.slice.sweep_bytes);
         }
         if !self.sweeping {
             for (request, reply) in std::mem::take(&mut self.swept_for) {

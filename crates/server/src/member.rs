@@ -306,6 +306,7 @@ fn replica_config(config: &Config) -> Result<replica::Config, StartError> {
         members: replica_members(config),
         request_ticks_max: ticks(config.request_timeout()),
         admitted_bytes_max: ADMITTED_BYTES_MAX,
+        slice: replica::Slice::default(),
     })
 }
 

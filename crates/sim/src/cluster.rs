@@ -247,6 +247,7 @@ impl Cluster {
     /// Lets a member run a turn at this time, unless it runs one earlier.
     fn turn_by(&mut self, id: NodeId, at: Micros) {
         let Some(life) = &mut self.machine(id).life else { return };
+        let at = at.max(life.busy_until);
         if life.turn_at.is_none_or(|due| at < due) {
             life.turn_at = Some(at);
             let boot = life.boot;
@@ -267,8 +268,9 @@ impl Cluster {
         life.turn_at = None;
         let events: Vec<NodeEvent> =
             life.inbox.drain(..life.inbox.len().min(TURN_EVENTS_MAX)).collect();
-        let mut effects = Effects::new(local, life.slice);
+        let mut effects = Effects::new(local, life.slice_takes);
         life.event_loop.turn(events, &mut effects);
+        life.busy_until = now + effects.lasted().as_micros() as Micros;
         let goes_on = life.event_loop.has_work();
         self.marks.sometimes(Mark::TurnGoesOn, goes_on);
         self.carry_out(id, effects);
@@ -832,11 +834,13 @@ impl Cluster {
         if !self.clients.hear(operation, Fate::Unknown, now) {
             return;
         }
-        if self.clients.patience() >= 4 * self.weather.members.election() {
+        let waits = |asked: &Asked| asked.what == Asks::Operation(operation);
+        // How long it takes to remove what was compacted depends on how much that is.
+        let sweeps = self.asked.values().any(|asked| waits(asked) && asked.is_physical);
+        if self.clients.patience() >= 4 * self.weather.members.election() && !sweeps {
             let call = self.clients.operation(operation).call;
             self.check_quiet(call, || format!("#{operation} has no answer"));
         }
-        let waits = |asked: &Asked| asked.what == Asks::Operation(operation);
         let found = self.asked.iter_mut().find(|(_, asked)| waits(asked));
         if let Some((&request, asked)) = found {
             asked.what = Asks::Cancelled;

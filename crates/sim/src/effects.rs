@@ -1,7 +1,7 @@
 //! What a turn of a member's loop does to the world, in its true order.
 
 use raft::{Fetch, NodeId, Notice, Persist};
-use replica::{PeerMessage, Ports, Published, Reply, RequestId};
+use replica::{PeerMessage, Ports, Published, Reply, RequestId, SWEEP_TURN_MAX, TURN_MAX};
 use std::time::Duration;
 
 /// One effect.
@@ -25,6 +25,7 @@ pub enum Effect {
 pub struct Effects {
     now: Duration,
     step: Duration,
+    began: Duration,
     /// In the order in which they happened.
     pub list: Vec<Effect>,
 }
@@ -32,7 +33,19 @@ pub struct Effects {
 impl Effects {
     /// A turn that begins now.
     pub fn new(now: Duration, step: Duration) -> Effects {
-        Effects { now, step, list: Vec::new() }
+        Effects { now, step, began: now, list: Vec::new() }
+    }
+
+    /// How long the turn has lasted.
+    ///
+    /// # Panics
+    /// If that is longer than a turn may last, whatever there is to do: nothing but a slice that was
+    /// begun in time may come on top.
+    pub fn lasted(&self) -> Duration {
+        let lasted = self.now - self.began;
+        let looks = 6 * self.step;
+        assert!(lasted <= TURN_MAX + SWEEP_TURN_MAX + looks, "a turn lasts {lasted:?}");
+        lasted
     }
 }
 

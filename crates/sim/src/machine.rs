@@ -69,7 +69,9 @@ pub struct Life {
     /// What waits for its peers.
     pub streams: Streams,
     /// How long a slice of a turn takes.
-    pub slice: Duration,
+    pub slice_takes: Duration,
+    /// Its node thread is at a turn.
+    pub busy_until: Micros,
     /// Writes that the disk's thread has not taken yet.
     pub queue: Vec<Write>,
     /// Writes that the disk's thread is at.

@@ -6,11 +6,12 @@ use crate::fault::Fault;
 use crate::machine::Life;
 use crate::marks::Mark;
 use crate::streams::Streams;
+use crate::weather::Micros;
 use proto::log::Publish;
 use raft::{Membership, NodeId, Restored};
 use replica::{
-    Config, DiskWriter, EventLoop, Input, Kind, Member, Proposal, Replica, Started, Storage,
-    StorageError, TURN_MAX,
+    Config, DiskWriter, EventLoop, Input, Kind, Member, Proposal, Replica, Slice, Started, Storage,
+    StorageError,
 };
 use std::time::Duration;
 use wal::{DiskFile, MemoryDisk};
@@ -106,16 +107,23 @@ impl Cluster {
         self.boots += 1;
         self.trouble_until(self.agenda.now());
         let boot = self.boots;
-        let replica = Replica::new(self.config(id, boot), restored);
+        // Some take little time for a lot, others a lot for little.
+        let election = self.weather.members.election();
+        let slice_takes = self.time.pick(&[20, election / 2000, election / 200]);
+        let slice_takes = Duration::from_micros(slice_takes);
+        let little = Slice { entries: 4, bytes: 1000, sweep_bytes: 4096 };
+        let slice = self.time.pick(&[Slice::default(), little]);
+        let replica = Replica::new(Config { slice, ..self.config(id, boot) }, restored);
         let tick = Duration::from_micros(self.weather.members.tick);
         let phase = Duration::from_micros(self.time.below(self.weather.members.tick));
-        let (now, slice) = (self.agenda.now(), self.time.pick(&[Duration::ZERO, TURN_MAX]));
+        let now = self.agenda.now();
         // Mostly as fast as is; some links take seconds for what others take milliseconds for.
         let pace = self.time.pick(&[0, 0, 0, 20, 500]);
         let local = self.machine(id).local_time(now);
         let mut event_loop = EventLoop::new(replica, tick, local.saturating_sub(phase));
-        let mut effects = Effects::new(local, slice);
+        let mut effects = Effects::new(local, slice_takes);
         event_loop.turn([], &mut effects);
+        let busy_until = now + effects.lasted().as_micros() as Micros;
         let published = effects.list.iter().find_map(|effect| match effect {
             Effect::Publish(published) => Some((**published).clone()),
             _ => None,
@@ -129,7 +137,8 @@ impl Cluster {
             inbox: Vec::new(),
             turn_at: None,
             streams: Streams::new(pace),
-            slice,
+            slice_takes,
+            busy_until,
             queue: Vec::new(),
             current: Vec::new(),
             reading: None,
@@ -177,7 +186,8 @@ impl Cluster {
         let members = self.ids().into_iter().map(member).collect();
         let (request_ticks_max, admitted_bytes_max) =
             (settings.request_ticks_max, settings.admitted_bytes_max);
-        Config { raft, boot, members, request_ticks_max, admitted_bytes_max }
+        let slice = Slice::default();
+        Config { raft, boot, members, request_ticks_max, admitted_bytes_max, slice }
     }
 
     /// Lets power fail, or an operation of the disk, while the member recovers.

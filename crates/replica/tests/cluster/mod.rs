@@ -127,7 +127,8 @@ impl Cluster {
         });
         let members = members.collect();
         let (boot, request_ticks_max, admitted_bytes_max) = (self.lives, 60, 4096);
-        Config { raft, boot, members, request_ticks_max, admitted_bytes_max }
+        let slice = replica::Slice::default();
+        Config { raft, boot, members, request_ticks_max, admitted_bytes_max, slice }
     }
 
     pub fn start(&mut self, member: NodeId) {
