@@ -83,6 +83,11 @@ impl Incarnation {
         self.start == 1
     }
 
+    /// Whether a correct member presents this: it does not name its log, or by what can be admitted.
+    pub(crate) fn is_possible(self) -> bool {
+        !self.is_named() || (1..NUMBER_MAX).contains(&self.start)
+    }
+
     /// Whether the member names its log.
     pub(crate) fn is_named(self) -> bool {
         self != Incarnation::default()

@@ -421,7 +421,7 @@ impl Node {
             && config.membership.contains(message.from)
             && message.term > Term(0)
             && message.term.0 < NUMBER_MAX
-            && message.incarnation.start < NUMBER_MAX
+            && message.incarnation.is_possible()
             && match &message.body {
                 Body::Append { prev, entries, .. } => follows(*prev, entries, message.term),
                 _ => true,
