@@ -155,10 +155,10 @@ impl Proposals {
         if leader == self.member { usize::MAX } else { self.window }
     }
 
-    /// Copies of what this leader was given and has not decided about yet, as far as is known.
+    /// Copies of what this leader was given and has not decided about yet, as far as is known. Also of
+    /// what nobody waits for: it has a place in the window until it is decided about.
     pub(crate) fn hand_over_again(&mut self, leader: NodeId, term: Term) -> Vec<Bytes> {
-        let is_there =
-            |pending: &&mut Pending| pending.reign == (leader, term) && pending.request.is_some();
+        let is_there = |pending: &&mut Pending| pending.reign == (leader, term);
         let again = |pending: &mut Pending| {
             pending.is_repeated = true;
             pending.sealed.clone()
@@ -468,6 +468,39 @@ mod tests {
         }
         assert_eq!(rounds, [7, 14, 28, 56, 112, 183]);
         proposals.assert_sound(term);
+    }
+
+    /// Review: forwards that were lost with their connection, and that nobody waits for any more, are not
+    /// handed over again, so the leader never decides about them, and they fill the window until their
+    /// deadline.
+    #[test]
+    fn what_nobody_waits_for_keeps_nothing_else_from_a_leader() {
+        let (leader, term, boot) = (NodeId(2), Term(1), 9);
+        let mut proposals = Proposals::new(NodeId(1), boot);
+        let write = vec![7; 10 << 10];
+        proposals.lead(Some(leader), term, 0);
+        // A blip of the connection: one forward was not sent.
+        proposals.push(RequestId(0), Proposal::encoded(Kind::Put, &write), 1000);
+        let sent = proposals.take_waiting(leader, term);
+        let sequence = Header::decode(&sent[0]).expect("known").0.origin.sequence;
+        proposals.not_sent(leader, boot, &[sequence]);
+        proposals.tick();
+        for number in 1..7 {
+            proposals.push(RequestId(number), Proposal::encoded(Kind::Put, &write), 1000);
+        }
+        assert_eq!(proposals.take_waiting(leader, term).len(), 7);
+        // These are lost with the next blip, and their clients give up.
+        proposals.cancel(&(0..7).map(RequestId).collect());
+        // The next connection, which is well.
+        let again = proposals.hand_over_again(leader, term).len();
+        proposals.push(RequestId(7), Proposal::encoded(Kind::Put, &write), 1100);
+        let mut now = 1;
+        while !proposals.is_waiting(leader, term) && now < 1000 {
+            proposals.tick();
+            proposals.take_expired(now);
+            now += 1;
+        }
+        assert!(again == 7 || now < 10, "it waits for {now} ticks, and {again} were sent again");
     }
 
     #[test]
