@@ -1,4 +1,4 @@
-//! Review: a life that is numbered 0 and yet has an id is heard of, and cannot be admitted.
+//! What a peer says of its log's life is checked before it can be admitted.
 
 use raft::{Body, Config, HardState, Incarnation, Membership, Message, Node, NodeId};
 use raft::{Position, Ready, Restored, RoleName, Term};
