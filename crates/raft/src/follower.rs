@@ -162,13 +162,22 @@ impl Follower {
         }
         // In turn, by id: those that lose a leader lose it at once, and two that asked at once
         // could split the vote, and would wait for an election timeout. In a turn there is time
-        // for an answer: who campaigns refuses those whose turn comes later.
+        // for an answer: who campaigns refuses those whose turn comes later. The first turn is the
+        // leader's: if it lives, it is connected again.
         let Config { id, election_ticks, membership, .. } = &core.config;
         let earlier = membership.voters().filter(|voter| voter < id && *voter != peer).count();
         let turn = (election_ticks / 20).max(1);
-        let soon = 1 + turn * earlier as u32;
+        let soon = turn * (1 + earlier as u32);
         let sooner = self.patience.min(self.elapsed.saturating_add(soon));
         self.patience_unconnected.get_or_insert(sooner);
+    }
+
+    /// There is a new connection: its process lives. If that is not the leader's any more, silence
+    /// will tell.
+    pub(crate) fn on_connected(&mut self, peer: NodeId) {
+        if self.leader == Some(peer) {
+            self.patience_unconnected = None;
+        }
     }
 
     /// A part of a long message arrived. If it is the leader's, it is heard; and told that we are,

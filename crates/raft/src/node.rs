@@ -380,8 +380,10 @@ impl Node {
         // It may be another life of the log now, of which nothing is known.
         let claims = |body: &Body| matches!(body, Body::Heartbeat { .. } | Body::Commit { .. });
         self.core.messages.retain(|message| message.to != peer || !claims(&message.body));
-        if let Role::Leader(leader) = &mut self.role {
-            leader.on_disconnected(peer);
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_connected(peer),
+            Role::Leader(leader) => leader.on_disconnected(peer),
+            Role::Candidate(_) => {}
         }
         self.check();
     }

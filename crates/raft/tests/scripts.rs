@@ -44,7 +44,7 @@ type Outcome = Result<(), Box<dyn Error>>;
 ///   `incarnations=true`: members name their logs, and admit those of others.
 /// - `lead ID`: makes a member the leader, everything delivered.
 /// - `tick ID [N]`, `campaign ID` (ticks until it asks or campaigns), `propose ID WORD...`,
-///   `read ID N`, `transfer ID [TO]`, `disconnect ID PEER`, `contact ID PEER`.
+///   `read ID N`, `transfer ID [TO]`, `disconnect ID PEER`, `connect ID PEER`, `contact ID PEER`.
 /// - `deliver [FILTER]`: what is on its way now; `stabilize`: until nothing is on its way.
 /// - `drop [FILTER]`, `copy [FILTER]`, `hold NAME [FILTER]`, `release NAME`, `flight`.
 ///   FILTER: `from=ID to=ID type=NAME n=COUNT`; `n` takes the first, `last=COUNT` the last ones.
@@ -175,6 +175,11 @@ impl Script {
             "disconnect" => {
                 let peer = act.id(1)?;
                 self.cluster.with(id, |node| node.disconnected(peer));
+                None
+            }
+            "connect" => {
+                let peer = act.id(1)?;
+                self.cluster.with(id, |node| node.connected(peer));
                 None
             }
             _ => return Err(format!("no command {name}").into()),
