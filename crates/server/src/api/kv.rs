@@ -1,7 +1,7 @@
 //! Keys and values.
 
 use super::range_pages::{PAGE_KEYS, RangePages};
-use super::reads::Read;
+use super::reads::{self, Read};
 use super::{Member, outcome};
 use crate::desk::{self, DeadlinePassed};
 use crate::grpc::{self, Call, Gone, Streaming};
@@ -73,7 +73,7 @@ impl Member {
             Ok(checked) => checked,
             Err(status) => return call.refuse(&status),
         };
-        if !txn.is_read_only() {
+        if !reads::is_read(&self.published.load().view, &txn) {
             let proposal = self.proposal(Kind::Txn, &message);
             return self.propose(call, proposal, |member, outcome, revision| match outcome {
                 Outcome::Txn(result) => Ok(outcome::txn(Some(member.header(revision)), result)),

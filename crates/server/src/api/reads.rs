@@ -20,6 +20,11 @@ const SHORT_KEYS: usize = PAGE_KEYS;
 /// it is made: what one connection may have unsent, so its largest reads come one after the other.
 const EXPECTED_BYTES_MAX: u64 = 16 << 20;
 
+/// A nested transaction of ranges is answered as a whole, so it is a read only with so few operations,
+/// which come to so few keys; else it is a write, and what a write may cost bounds it.
+const NESTED_OPS_MAX: usize = 1000;
+const NESTED_KEYS_MAX: u64 = 100_000;
+
 /// A read that was checked.
 pub(super) enum Read {
     Range(Range),
@@ -64,6 +69,24 @@ impl Member {
             Read::Txn(txn) => long_txn(header, &view, txn, charge),
         });
     }
+}
+
+/// Whether a transaction is answered from what is published, instead of through the log.
+pub(super) fn is_read(view: &View, txn: &Txn) -> bool {
+    let is_flat = txn.success.iter().chain(&txn.failure).all(|op| matches!(op, Op::Range(_)));
+    is_flat
+        || txn.is_read_only()
+            && ops(txn) <= NESTED_OPS_MAX
+            && view.txn_cost(txn).keys <= NESTED_KEYS_MAX
+}
+
+/// How many operations and conditions there are, nested ones counted in.
+fn ops(txn: &Txn) -> usize {
+    let nested = txn.success.iter().chain(&txn.failure).map(|op| match op {
+        Op::Txn(txn) => ops(txn),
+        Op::Range(_) | Op::Put(_) | Op::DeleteRange(_) | Op::Empty => 1,
+    });
+    1 + txn.compare.len() + nested.sum::<usize>()
 }
 
 /// Reads a range if that is short.
@@ -186,6 +209,28 @@ mod tests {
         }
         let long_ones = short.iter().filter(|short| !**short).count();
         assert_eq!(long_ones, 4, "all, a large limit, sorted, of the past; with many keys");
+    }
+
+    #[test]
+    fn nested_ranges_are_a_read_as_long_as_they_are_few() {
+        let view = view(3000);
+        let nested = |range: &Range, times| Txn {
+            success: vec![Op::Txn(Txn {
+                success: vec![Op::Range(range.clone()); times],
+                ..Txn::default()
+            })],
+            ..Txn::default()
+        };
+        let all = &ranges()[0];
+        let one = Range { key: "00400".into(), ..Range::default() };
+        assert!(is_read(&view, &nested(&one, NESTED_OPS_MAX - 2)));
+        assert!(!is_read(&view, &nested(&one, NESTED_OPS_MAX - 1)));
+        assert!(is_read(&view, &nested(all, 33)));
+        assert!(!is_read(&view, &nested(all, 34)));
+        let flat = Txn { success: vec![Op::Range(all.clone()); 127], ..Txn::default() };
+        assert!(is_read(&view, &flat));
+        let success = vec![Op::Put(Put::default())];
+        assert!(!is_read(&view, &Txn { success, ..Txn::default() }));
     }
 
     #[test]
