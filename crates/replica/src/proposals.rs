@@ -189,11 +189,12 @@ impl Proposals {
     }
 
     /// Who leads now. Those that another one was given wait for the log's word until `deadline` at
-    /// most; if that one turns out to lead still, they wait as long as ever.
-    pub(crate) fn lead(&mut self, leader: Option<NodeId>, term: Term, deadline: u64) {
+    /// most; if that one turns out to lead still, they wait as long as ever. Returns whether that is
+    /// news.
+    pub(crate) fn lead(&mut self, leader: Option<NodeId>, term: Term, deadline: u64) -> bool {
         let now = leader.map(|leader| (leader, term));
         if self.reign == now {
-            return;
+            return false;
         }
         if let Some(before) = std::mem::replace(&mut self.reign, now)
             && !self.pending.is_empty()
@@ -204,6 +205,7 @@ impl Proposals {
             self.lost.remove(&now);
             self.window = WINDOW_MAX;
         }
+        true
     }
 
     /// A leader says that it did not propose these, and never will. They wait again.
@@ -470,9 +472,8 @@ mod tests {
         proposals.assert_sound(term);
     }
 
-    /// Review: forwards that were lost with their connection, and that nobody waits for any more, are not
-    /// handed over again, so the leader never decides about them, and they fill the window until their
-    /// deadline.
+    /// Forwards that were lost with their connection fill the window until the leader decides about
+    /// them, whether somebody waits or not.
     #[test]
     fn what_nobody_waits_for_keeps_nothing_else_from_a_leader() {
         let (leader, term, boot) = (NodeId(2), Term(1), 9);

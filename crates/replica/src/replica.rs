@@ -339,6 +339,11 @@ impl Replica {
     /// is sent again: a leader tells what it has decided about by its number.
     fn on_connected(&mut self, peer: NodeId, outbox: &mut Outbox) {
         self.node.connected(peer);
+        self.hand_over_again(peer, outbox);
+    }
+
+    /// Sends what this leader was given and has not decided about, if it leads.
+    fn hand_over_again(&mut self, peer: NodeId, outbox: &mut Outbox) {
         let Status { leader, term, .. } = self.status();
         if leader == Some(peer) && peer != self.id {
             let pending = self.proposals.hand_over_again(peer, term);
@@ -402,7 +407,11 @@ impl Replica {
     /// A change of leader decides what was given to the one before.
     fn settle_reign(&mut self, outbox: &mut Outbox) {
         let Status { leader, term, .. } = self.status();
-        self.proposals.lead(leader, term, self.now + self.election_ticks_max);
+        let is_news = self.proposals.lead(leader, term, self.now + self.election_ticks_max);
+        if is_news && let Some(leader) = leader {
+            // It may be the one of before, whom we gave up while we were not connected.
+            self.hand_over_again(leader, outbox);
+        }
         let leads = |of: Term| of == term && leader == Some(self.id);
         let deposed: Vec<(Term, Bytes)> =
             self.forwarded.extract_if(.., |(of, _)| !leads(*of)).collect();

@@ -293,13 +293,44 @@ fn a_leader_that_is_heard_again_is_waited_for_as_long_as_ever() {
         cluster.round(follower, vec![Input::Tick]);
     }
     cluster.network.clear();
-    cluster.tick(1);
-    cluster.tick(30);
+    // It is heard again, and what it is sent is lost again.
+    for _ in 0..31 {
+        for member in cluster.alive() {
+            cluster.round(member, vec![Input::Tick]);
+        }
+        while !cluster.network.is_empty() {
+            let envelope = cluster.network.remove(0);
+            if !is_forward(&envelope.message) {
+                cluster.deliver(envelope);
+            }
+        }
+    }
     assert_eq!(cluster.status(follower).leader, Some(leader));
     assert_eq!(cluster.reply(request), None, "an election that did not happen is over by now");
     cluster.deliver(forward);
     cluster.tick(3);
     assert_eq!(put_at(cluster.reply(request)), Some(2));
+}
+
+/// The follower gives its leader up before it is connected again, and hears of it a moment later.
+#[test]
+fn a_forward_is_sent_again_to_a_leader_that_was_given_up_meanwhile() {
+    let (mut cluster, leader) = Cluster::led(3, 10);
+    let follower = cluster.follower();
+    let lost = cluster.put(follower, "k", "v");
+    assert_eq!(cluster.take(|envelope| is_forward(&envelope.message)).len(), 1);
+    cluster.round(follower, vec![Input::Disconnected(leader)]);
+    cluster.round(leader, vec![Input::Disconnected(follower)]);
+    while cluster.status(follower).leader.is_some() {
+        cluster.round(follower, vec![Input::Tick]);
+    }
+    cluster.network.clear();
+    cluster.round(leader, vec![Input::Connected(follower)]);
+    cluster.round(follower, vec![Input::Connected(leader)]);
+    cluster.settle();
+    cluster.tick(20);
+    assert_eq!(cluster.leader(), Some(leader));
+    assert!(put_at(cluster.reply(lost)).is_some(), "{:?}", cluster.reply(lost));
 }
 
 /// Whatever the disks and the clients do, what is admitted is bounded, and nothing is left of it.
