@@ -64,6 +64,9 @@ pub trait Ports {
     /// Queues a message for a peer. If it is certain that it will not be sent, returns what the peer
     /// would answer to a forward that it did not get.
     fn send(&mut self, to: NodeId, message: PeerMessage) -> Option<PeerMessage>;
+    /// Says that the member has heard of one more new stream to a peer ([`Input::Connected`]): what is
+    /// sent from now on may leave on it.
+    fn connected(&mut self, peer: NodeId);
     /// Lets what is queued for peers leave.
     fn flush(&mut self);
     /// Hands a write to the disk.
@@ -162,6 +165,11 @@ impl EventLoop {
             self.next_tick = if is_late { began } else { self.next_tick } + self.tick;
         }
         self.batching.gather(&mut self.inputs, proposes(&self.replica), began);
+        for input in &self.inputs {
+            if let Input::Connected(peer) = input {
+                ports.connected(*peer);
+            }
+        }
         self.replica.pause_sweep(true);
         self.replica.handle(self.inputs.drain(..), &mut self.outbox);
         self.deliver(ports);

@@ -50,6 +50,8 @@ pub struct PeerQueue {
     /// The term of the appends that were queued last; the bulk lane holds none of another.
     append_term: Option<Term>,
     dropped: u64,
+    /// How many streams were taken into use that the node has not heard of.
+    unheard: usize,
 }
 
 /// The stream in use.
@@ -91,11 +93,12 @@ pub enum NextFrame {
 }
 
 impl PeerQueue {
-    /// Queues a message. Without a stream, or if too much waits already, it is dropped. If it asked
+    /// Queues a message. Without a stream, before the node has heard of it, or if too much waits
+    /// already, it is dropped. If it asked
     /// the peer to propose something, the peer's refusal is returned in its place: this copy was not
     /// proposed.
     pub fn push(&mut self, message: PeerMessage) -> Option<PeerMessage> {
-        if self.stream.is_none() {
+        if self.stream.is_none() || self.unheard > 0 {
             return self.drop_message(&message);
         }
         self.drop_outdated_appends(&message);
@@ -126,7 +129,9 @@ impl PeerQueue {
     /// Takes a stream into use, in place of an older one; false if a newer one was in use already.
     ///
     /// What was queued for the older one is dropped without a word, and what it sent last may be
-    /// lost: the node must be told that there is a new connection.
+    /// lost: the node must be told that there is a new connection. Until it has heard so
+    /// ([`PeerQueue::heard`]), it speaks to whom the older stream led to, which may have been another
+    /// life of the peer: all that is dropped, too.
     pub fn open(&mut self, number: u64) -> bool {
         if number <= self.newest {
             return false;
@@ -134,7 +139,13 @@ impl PeerQueue {
         self.clear();
         self.newest = number;
         self.stream = Some(Stream { number, announced: false });
+        self.unheard += 1;
         true
+    }
+
+    /// The node has heard of one more of the streams that were opened, in their order.
+    pub fn heard(&mut self) {
+        self.unheard = self.unheard.saturating_sub(1);
     }
 
     /// Closes a stream; false if it is not the one in use. What is queued is dropped.
@@ -380,6 +391,7 @@ mod tests {
     fn open() -> PeerQueue {
         let mut queue = PeerQueue::default();
         assert!(queue.open(1));
+        queue.heard();
         assert_eq!(next(&mut queue), NextFrame::Batch(Vec::new()));
         queue
     }
@@ -519,6 +531,8 @@ mod tests {
         assert!(matches!(next(&mut queue), NextFrame::Batch(_)));
         assert!(matches!(next(&mut queue), NextFrame::Part { .. }), "it has begun");
         assert!(queue.open(3));
+        assert!(queue.push(forward(1, 10)).is_some(), "the node has not heard of it");
+        queue.heard();
         assert!(is_empty(&queue));
         assert_eq!(queue.next_frame(1, encode), NextFrame::Ended);
         assert!(!queue.open(2), "an older one comes too late");

@@ -41,6 +41,8 @@ impl Ports for World {
         panic!("a member alone has no peers: {message:?}");
     }
 
+    fn connected(&mut self, _: NodeId) {}
+
     fn flush(&mut self) {}
 
     fn persist(&mut self, persist: Persist) {

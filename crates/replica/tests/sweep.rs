@@ -27,6 +27,8 @@ impl Ports for Recorder {
         None
     }
 
+    fn connected(&mut self, _: NodeId) {}
+
     fn flush(&mut self) {}
 
     fn persist(&mut self, persist: Persist) {

@@ -116,6 +116,10 @@ impl Ports for Deliveries {
         self.peers.queue(to, message)
     }
 
+    fn connected(&mut self, peer: NodeId) {
+        self.peers.heard(peer);
+    }
+
     fn flush(&mut self) {
         self.peers.flush();
     }

@@ -298,6 +298,11 @@ impl Cluster {
         for effect in effects.list {
             match effect {
                 Effect::Send(to, message) => self.send(id, to, message),
+                Effect::Connected(peer) => {
+                    if let Some(life) = &mut self.machine(id).life {
+                        life.streams.heard(peer);
+                    }
+                }
                 Effect::Persist(persist) => {
                     self.note_replaced(id, &persist);
                     let write = self.machine(id).ledger.ask(id, persist);

@@ -8,6 +8,8 @@ use std::time::Duration;
 pub enum Effect {
     /// A message leaves for a peer.
     Send(NodeId, PeerMessage),
+    /// The member has heard of a new stream.
+    Connected(NodeId),
     /// A write goes to the disk.
     Persist(Persist),
     /// Entries are wanted back from the disk.
@@ -60,6 +62,10 @@ impl Ports for Effects {
         // Whether it is refused shows when the network is asked.
         self.list.push(Effect::Send(to, message));
         None
+    }
+
+    fn connected(&mut self, peer: NodeId) {
+        self.list.push(Effect::Connected(peer));
     }
 
     fn flush(&mut self) {}

@@ -146,7 +146,6 @@ impl Cluster {
         });
         for peer in self.ids() {
             if peer != id {
-                self.open_stream(id, peer);
                 let soon = 1 + self.time.around(self.weather.delay);
                 self.agenda.add(soon, Event::Connect(id, peer));
             }

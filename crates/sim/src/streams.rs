@@ -49,6 +49,11 @@ impl Streams {
         stream.long = None;
     }
 
+    /// The member has heard of a stream that was opened.
+    pub fn heard(&mut self, to: NodeId) {
+        self.to.entry(to).or_default().queue.heard();
+    }
+
     /// The stream in use breaks.
     pub fn close(&mut self, to: NodeId) {
         let stream = self.to.entry(to).or_default();

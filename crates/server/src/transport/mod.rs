@@ -52,8 +52,8 @@ use unread::{NodeGone, Unread};
 const CONNECT: &str = "/raftkv.peer.v1.Peer/Connect";
 
 /// The protocol that this release speaks with its peers. Since version 2 long messages come in parts,
-/// and appends and forwards may be overtaken.
-const PROTOCOL_VERSION: u32 = 2;
+/// and appends and forwards may be overtaken. Since version 3 a vote says for which log it is.
+const PROTOCOL_VERSION: u32 = 3;
 /// A peer that says nothing for so long on a new stream is given up.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(2);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
@@ -321,7 +321,7 @@ impl Inner {
             return false;
         }
         info!(peer = format_args!("{:x}", peer.0), "connected to a peer");
-        // What the node sends from now on goes to this stream, so also what it sends because of this.
+        // What the node sends once it has heard goes to this stream, and nothing that it sends before.
         let _ = self.inbox.send(Mail::Inputs(vec![Input::Connected(peer)]));
         true
     }
@@ -391,8 +391,15 @@ impl Inner {
     async fn keep_dialling(self: Arc<Self>, peer: NodeId, urls: Vec<Url>) {
         let mut backoff = BACKOFF_MIN;
         for url in urls.iter().cycle() {
+            let began = Instant::now();
             match self.try_dial(peer, url).await {
-                Ok(()) => backoff = BACKOFF_MIN,
+                Ok(()) => {
+                    backoff = BACKOFF_MIN;
+                    // One that was in use is replaced at once: its peers wait no longer for a leader.
+                    if began.elapsed() >= BACKOFF_MAX {
+                        continue;
+                    }
+                }
                 Err(why) => {
                     self.complain(format!("cannot reach peer {:x} at {url}: {why}", peer.0));
                     backoff = (backoff * 2).min(BACKOFF_MAX);

@@ -45,6 +45,13 @@ impl Outgoing {
         peer.lock().queue.push(message)
     }
 
+    /// The node has heard of a stream that was opened.
+    pub fn heard(&self, peer: NodeId) {
+        if let Some(peer) = self.peers.get(&peer) {
+            peer.lock().queue.heard();
+        }
+    }
+
     /// Wakes the streams that have something to send.
     pub fn flush(&self) {
         for peer in self.peers.values() {
