@@ -119,6 +119,9 @@ pub(crate) enum Event {
     MakeRoom(NodeId),
 }
 
+/// So many election timeouts after the last trouble all that was asked before is carried out.
+const LONG: Micros = 6;
+
 impl Cluster {
     /// A cluster in which nothing runs yet.
     pub fn new(seed: u64, weather: Weather, trace: Trace) -> Cluster {
@@ -754,11 +757,11 @@ impl Cluster {
         self.check_quiet(at, || format!("n{id} answers {reply:?}: {asked:?}"));
     }
 
-    /// What was asked when there had been no trouble for long, and there was none since, is carried
-    /// out.
+    /// What is asked for so long, and there has been no trouble for so long, is carried out by now.
     fn check_quiet(&mut self, asked: Micros, what: impl Fn() -> String) {
-        let long = 20 * self.weather.members.election();
-        assert!(asked < self.trouble + long, "in quiet weather {}", what());
+        let long = LONG * self.weather.members.election();
+        let quiet_since = self.trouble.max(asked);
+        assert!(self.agenda.now() < quiet_since + long, "in quiet weather {}", what());
     }
 
     /// Something may be late or lost for no fault of a member's until this moment.
@@ -842,7 +845,7 @@ impl Cluster {
         let waits = |asked: &Asked| asked.what == Asks::Operation(operation);
         // How long it takes to remove what was compacted depends on how much that is.
         let sweeps = self.asked.values().any(|asked| waits(asked) && asked.is_physical);
-        if self.clients.patience() >= 4 * self.weather.members.election() && !sweeps {
+        if !sweeps {
             let call = self.clients.operation(operation).call;
             self.check_quiet(call, || format!("#{operation} has no answer"));
         }
