@@ -111,17 +111,17 @@ pub fn long_functions(source: &Source) -> Vec<Finding> {
 pub fn words(source: &Source, words: &[&str]) -> Vec<Finding> {
     let mut found = Vec::new();
     for (n, line) in source.code() {
-        for word in words {
-            let is_word = |at: usize| {
-                let before = line[..at].chars().next_back();
-                let after = line[at + word.len()..].chars().next();
-                let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
-                !part(before) && !part(after)
-            };
-            if line.match_indices(word).any(|(at, _)| is_word(at)) {
-                found.push(format!("{}:{n}: {word}", source.path));
-            }
+        for word in words.iter().filter(|word| has_word(line, word)) {
+            found.push(format!("{}:{n}: {word}", source.path));
         }
     }
     found
+}
+
+/// Whether a line has this word, and not only as a part of another.
+fn has_word(line: &str, word: &str) -> bool {
+    let part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    line.match_indices(word).any(|(at, _)| {
+        !part(line[..at].chars().next_back()) && !part(line[at + word.len()..].chars().next())
+    })
 }
