@@ -1,6 +1,6 @@
 //! The rules. Each test is one, and says what to do.
 
-use xtask::{Finding, Source, long_functions, root, sources, words};
+use xtask::{Finding, Source, long_functions, member_table, root, sources, words};
 
 fn none(found: Vec<Finding>, rule: &str) {
     assert!(found.is_empty(), "{rule}\n  {}", found.join("\n  "));
@@ -121,6 +121,13 @@ fn every_script_of_the_core_is_listed_in_its_document() {
     let names = names.map(|name| name.expect("a script's name is text"));
     let found = names.filter(|name| !document.contains(&format!("`{name}`")));
     none(found.collect(), "list the script in docs/raft.md, by its subject");
+}
+
+#[test]
+fn every_part_of_a_member_is_in_the_table_of_what_is_simulated() {
+    let document = std::fs::read_to_string(root().join("docs/testing.md")).expect("the document");
+    let found = member_table::check(&document, &sources(".rs"));
+    none(found, "say in docs/testing.md where this is simulated, or why not and what tests it");
 }
 
 /// A check that cannot fail is none.
