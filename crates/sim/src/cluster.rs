@@ -76,6 +76,8 @@ pub(crate) enum Asks {
     Publish,
     /// Leadership to move.
     Transfer,
+    /// Leadership to move before the member stops.
+    HandOver,
     /// Nobody waits any more.
     Cancelled,
 }
@@ -93,6 +95,8 @@ pub(crate) enum Event {
     ReadBack(NodeId, u64),
     /// A machine starts its member.
     Start(NodeId),
+    /// A member that stops goes on with it.
+    Stop(NodeId, u64),
     /// A process dies.
     Die(NodeId, u64, Death),
     /// A member believes that a connection broke.
@@ -166,7 +170,8 @@ impl Cluster {
     /// A member's state, while it runs.
     pub(crate) fn status(&self, id: NodeId) -> Option<Status> {
         let machine = &self.machines[id.0 as usize - 1];
-        machine.life.as_ref().map(|life| life.event_loop.replica().status())
+        let life = machine.life.as_ref().filter(|life| life.has_node());
+        life.map(|life| life.event_loop.replica().status())
     }
 
     /// Who leads the latest term, while it runs and knows it.
@@ -192,6 +197,7 @@ impl Cluster {
             Event::Written(id, boot) => self.on_written(id, boot),
             Event::ReadBack(id, boot) => self.on_read_back(id, boot),
             Event::Start(id) => self.start(id),
+            Event::Stop(id, boot) => self.on_stop(id, boot),
             Event::Die(id, boot, death) => {
                 if self.machine(id).life(boot).is_some() {
                     self.die(id, death);
@@ -223,7 +229,7 @@ impl Cluster {
     }
 
     /// Whether a process stands still; then its event happens when it goes on.
-    fn is_paused(&mut self, id: NodeId, event: Event) -> Result<(), ()> {
+    pub(crate) fn is_paused(&mut self, id: NodeId, event: Event) -> Result<(), ()> {
         let until = self.machine(id).paused_until;
         if until <= self.agenda.now() {
             return Ok(());
@@ -240,7 +246,7 @@ impl Cluster {
     fn push_event(&mut self, id: NodeId, event: NodeEvent) {
         let now = self.agenda.now();
         let starved = self.machine(id).starved_until > now;
-        let Some(life) = &mut self.machine(id).life else { return };
+        let Some(life) = self.machine(id).node() else { return };
         life.inbox.push(event);
         let late = if starved { self.weather.members.election() / 4 } else { 10 };
         let hop = 1 + self.time.around(late);
@@ -249,7 +255,7 @@ impl Cluster {
 
     /// Lets a member run a turn at this time, unless it runs one earlier.
     fn turn_by(&mut self, id: NodeId, at: Micros) {
-        let Some(life) = &mut self.machine(id).life else { return };
+        let Some(life) = self.machine(id).node() else { return };
         let at = at.max(life.busy_until);
         if life.turn_at.is_none_or(|due| at < due) {
             life.turn_at = Some(at);
@@ -267,7 +273,7 @@ impl Cluster {
             return;
         }
         let local = self.machine(id).local_time(now);
-        let Some(life) = self.machine(id).life(boot) else { return };
+        let Some(life) = self.machine(id).life(boot).filter(|life| life.has_node()) else { return };
         life.turn_at = None;
         let events: Vec<NodeEvent> =
             life.inbox.drain(..life.inbox.len().min(TURN_EVENTS_MAX)).collect();
@@ -281,11 +287,11 @@ impl Cluster {
 
     /// A connection is there again; what was on the old one may be lost.
     fn on_connect(&mut self, id: NodeId, peer: NodeId) {
-        if !self.is_alive(id) {
+        if !self.has_node(id) {
             return;
         }
         let is_cut = self.network.is_cut((id, peer)) || self.network.is_cut((peer, id));
-        if is_cut || !self.is_alive(peer) {
+        if is_cut || !self.has_node(peer) {
             let again = self.weather.members.election() / 4;
             self.agenda.add(1 + self.time.around(again), Event::Connect(id, peer));
         } else {
@@ -607,6 +613,9 @@ impl Cluster {
         }
         self.push_event(id, NodeEvent::Persisted(done.persisted));
         self.begin_write(id);
+        if let Some(boot) = self.life(id).filter(|life| !life.has_node()).map(|life| life.boot) {
+            self.agenda.add(0, Event::Stop(id, boot));
+        }
     }
 
     /// The first error of its disk ends a member.
@@ -641,7 +650,7 @@ impl Cluster {
         let Asking { operation, member, way } = asking;
         let now = self.agenda.now();
         let machine = self.machine(member);
-        let Some(life) = &machine.life else {
+        let Some(life) = machine.life.as_ref().filter(|life| life.takes_requests()) else {
             self.tell(operation, Fate::Nothing);
             return;
         };
@@ -699,6 +708,9 @@ impl Cluster {
         self.note_reply(&reply);
         let given_up = what == Asks::Transfer && reply == Reply::TimedOut;
         self.marks.sometimes(Mark::TransferGivenUp, given_up);
+        if what == Asks::HandOver {
+            self.on_handed_over(id, matches!(reply, Reply::Transferred(_)));
+        }
         let Asks::Operation(operation) = what else { return };
         if is_physical
             && matches!(reply, Reply::Applied { outcome: Ok(_), .. })
@@ -779,7 +791,8 @@ impl Cluster {
     }
 
     fn on_serve(&mut self, id: NodeId, boot: u64, operation: usize) {
-        let Some(life) = self.machines[id.0 as usize - 1].life(boot) else { return };
+        let machine = &mut self.machines[id.0 as usize - 1];
+        let Some(life) = machine.life(boot).filter(|life| life.has_node()) else { return };
         // Stricter than what clients can see: it need not have been acknowledged to anybody.
         let applied = life.published.status.applied;
         if let Some(floor) = self.floors.remove(&operation) {
@@ -870,6 +883,18 @@ impl Cluster {
         self.marks.sometimes(Mark::SectorsLost, loss.sectors_lost > 0);
         self.marks.sometimes(Mark::NamesLost, loss.names_lost > 0);
         self.oracle.forget(id);
+        self.forget_requests(id);
+        if !death.of_power {
+            self.hang_up(id);
+        }
+        let all_dead = self.machines.iter().all(|machine| machine.life.is_none());
+        self.marks.sometimes(Mark::AllDead, all_dead);
+        let down = self.time.around(2 * self.weather.members.election());
+        self.agenda.add(1 + down, Event::Start(id));
+    }
+
+    /// Nobody answers what a member was asked, and its clients see it.
+    pub(crate) fn forget_requests(&mut self, id: NodeId) {
         let gone: Vec<Asked> =
             self.asked.values().copied().filter(|asked| asked.member == id).collect();
         self.asked.retain(|_, asked| asked.member != id);
@@ -878,18 +903,16 @@ impl Cluster {
                 self.tell(operation, Fate::Unknown);
             }
         }
-        if !death.of_power {
-            for peer in self.ids().into_iter().filter(|peer| *peer != id) {
-                if !self.network.is_cut((id, peer)) {
-                    let way = 1 + self.time.around(self.weather.delay);
-                    self.agenda.add(way, Event::Hint(peer, id));
-                }
+    }
+
+    /// A member's connections to its peers break, and these see it.
+    pub(crate) fn hang_up(&mut self, id: NodeId) {
+        for peer in self.ids().into_iter().filter(|peer| *peer != id) {
+            if !self.network.is_cut((id, peer)) {
+                let way = 1 + self.time.around(self.weather.delay);
+                self.agenda.add(way, Event::Hint(peer, id));
             }
         }
-        let all_dead = self.machines.iter().all(|machine| machine.life.is_none());
-        self.marks.sometimes(Mark::AllDead, all_dead);
-        let down = self.time.around(2 * self.weather.members.election());
-        self.agenda.add(1 + down, Event::Start(id));
     }
 
     fn note_death(&mut self, id: NodeId, death: Death) {
@@ -901,6 +924,11 @@ impl Cluster {
 
     pub(crate) fn is_alive(&self, id: NodeId) -> bool {
         self.machines[id.0 as usize - 1].life.is_some()
+    }
+
+    /// Whether a member's node thread runs.
+    fn has_node(&self, id: NodeId) -> bool {
+        self.life(id).is_some_and(Life::has_node)
     }
 
     pub(crate) fn life(&self, id: NodeId) -> Option<&Life> {

@@ -36,6 +36,8 @@ pub enum Fault {
     Bridge,
     /// A member believes that a connection broke.
     Disconnect,
+    /// A process is told to stop, or all are; half of the machines are then switched off.
+    Stop,
     /// A process dies; its machine goes on.
     Kill,
     /// A machine loses power.
@@ -76,7 +78,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds, with their names.
-    pub const ALL: [(Fault, &str); 33] = [
+    pub const ALL: [(Fault, &str); 34] = [
         (Fault::Loss, "loss"),
         (Fault::Copies, "copies"),
         (Fault::Reordering, "reordering"),
@@ -92,6 +94,7 @@ impl Fault {
         (Fault::Ring, "ring"),
         (Fault::Bridge, "bridge"),
         (Fault::Disconnect, "disconnect"),
+        (Fault::Stop, "stop"),
         (Fault::Kill, "kill"),
         (Fault::PowerLoss, "power-loss"),
         (Fault::CrashInWrite, "crash-in-write"),

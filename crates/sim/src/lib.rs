@@ -18,6 +18,7 @@ mod network;
 mod run;
 mod shrink;
 mod start;
+mod stop;
 mod storm;
 mod streams;
 mod trace;

@@ -6,6 +6,7 @@
 
 use crate::chance::Chance;
 use crate::ledger::{Ledger, Write};
+use crate::stop::Stopping;
 use crate::streams::Streams;
 use crate::weather::Micros;
 use raft::{Fetch, NodeId};
@@ -36,6 +37,8 @@ pub struct Machine {
     pub slow_until: Micros,
     /// Its disk does nothing.
     pub hung_until: Micros,
+    /// Its process ended in good order.
+    pub stopped: bool,
     /// An operation of its disk was made to fail.
     pub faulty: bool,
     /// Files with sectors that recovery cleared in vain: they may come back, and mean nothing.
@@ -80,6 +83,8 @@ pub struct Life {
     pub reading: Option<Fetch>,
     /// What its readers see.
     pub published: Published,
+    /// It was told to stop.
+    pub stopping: Option<Stopping>,
 }
 
 /// What came of a turn of the disk's thread.
@@ -113,6 +118,7 @@ impl Machine {
             starved_until: 0,
             slow_until: 0,
             hung_until: 0,
+            stopped: false,
             faulty: false,
             tainted: BTreeSet::new(),
         }
@@ -135,6 +141,11 @@ impl Machine {
         let Clock { rate, since, then } = self.clock;
         let local = local.as_micros() as Micros;
         since + (local.saturating_sub(then) * 1000).div_ceil(rate)
+    }
+
+    /// The process, while its node's thread runs.
+    pub fn node(&mut self) -> Option<&mut Life> {
+        self.life.as_mut().filter(|life| life.has_node())
     }
 
     /// The life of this number, if it has not ended.

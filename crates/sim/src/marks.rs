@@ -95,13 +95,21 @@ pub enum Mark {
     NewSegment,
     /// Rot in the log is refused.
     RotRefused,
+    /// A member that stops when told to hands leadership over first.
+    HandedOverAtStop,
+    /// A member that stops has writes under way, and does them.
+    StopsWhileWriting,
+    /// A member stopped in good order.
+    Stopped,
+    /// A member that stops ends before a write that does not.
+    StopOverdue,
     /// A member outside of the connected quorum is there in the calm.
     Outsiders,
 }
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 47] = [
+    pub const ALL: [Mark; 51] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -148,6 +156,10 @@ impl Mark {
         Mark::CandidateDies,
         Mark::NewSegment,
         Mark::RotRefused,
+        Mark::HandedOverAtStop,
+        Mark::StopsWhileWriting,
+        Mark::Stopped,
+        Mark::StopOverdue,
         Mark::Outsiders,
     ];
 }

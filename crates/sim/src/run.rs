@@ -210,6 +210,10 @@ impl Cluster {
         ] {
             *until = now.min(*until);
         }
+        // Who was told to stop is killed, or it would end when nothing bad may happen any more.
+        if self.life(id).is_some_and(|life| life.stopping.is_some()) {
+            self.die(id, crate::machine::Death { of_power: false, operations: None });
+        }
         // A read that hung goes on now, not when the hang would have ended.
         if let Some(boot) = self.life(id).map(|life| life.boot) {
             self.agenda.add(1, Event::ReadBack(id, boot));

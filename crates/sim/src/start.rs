@@ -75,6 +75,9 @@ impl Cluster {
         let interrupted = std::mem::take(&mut machine.interrupted);
         let torn = !interrupted.is_empty() || !machine.tainted.is_empty();
         note_recovery(&mut self.marks, torn, &warnings, id);
+        let in_good_order = std::mem::take(&mut machine.stopped) && machine.tainted.is_empty();
+        let is_clean = warnings.iter().all(|warning| warning.starts_with("META."));
+        assert!(!in_good_order || is_clean, "n{id} stopped in good order, and finds {warnings:?}");
         let before = machine.ledger.disk.last();
         machine.ledger.found(id, &restored, &interrupted);
         machine.tainted = machine.disk.unsynced_files();
@@ -143,6 +146,7 @@ impl Cluster {
             current: Vec::new(),
             reading: None,
             published,
+            stopping: None,
         });
         for peer in self.ids() {
             if peer != id {

@@ -232,6 +232,15 @@ impl Cluster {
         let election = self.weather.members.election();
         let now = self.agenda.now();
         match fault {
+            Fault::Stop => {
+                let of_all = self.storm.chance.one_in(4);
+                let told = if of_all { self.ids() } else { vec![victim] };
+                for id in told {
+                    let of_power = self.storm.chance.one_in(2);
+                    let death = self.death(of_power);
+                    self.stop(id, death);
+                }
+            }
             Fault::Kill | Fault::PowerLoss => {
                 let death = self.death(fault == Fault::PowerLoss);
                 if self.is_alive(victim) {
