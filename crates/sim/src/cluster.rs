@@ -264,6 +264,15 @@ impl Cluster {
         }
     }
 
+    /// A member's clock was changed: what waits for a time on it may be due earlier now.
+    pub(crate) fn wake_by_clock(&mut self, id: NodeId) {
+        let soon = self.agenda.now() + 1;
+        let machine = self.machine(id);
+        let Some(life) = &machine.life else { return };
+        let wake_at = machine.world_time(life.event_loop.wake_at()).max(soon);
+        self.turn_by(id, wake_at);
+    }
+
     /// The node's thread: one turn, and what follows from it.
     fn on_turn(&mut self, id: NodeId, boot: u64) {
         let now = self.agenda.now();

@@ -58,6 +58,10 @@ pub enum Fault {
     Starvation,
     /// Clocks run at different rates.
     ClockRates,
+    /// A clock goes on at another rate.
+    ClockDrift,
+    /// A clock jumps forward, as that of a machine that was suspended.
+    ClockJump,
     /// Writes take long.
     SlowDisk,
     /// Writes take seconds.
@@ -78,7 +82,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds, with their names.
-    pub const ALL: [(Fault, &str); 34] = [
+    pub const ALL: [(Fault, &str); 36] = [
         (Fault::Loss, "loss"),
         (Fault::Copies, "copies"),
         (Fault::Reordering, "reordering"),
@@ -105,6 +109,8 @@ impl Fault {
         (Fault::LongPause, "long-pause"),
         (Fault::Starvation, "starvation"),
         (Fault::ClockRates, "clock-rates"),
+        (Fault::ClockDrift, "clock-drift"),
+        (Fault::ClockJump, "clock-jump"),
         (Fault::SlowDisk, "slow-disk"),
         (Fault::HungDisk, "hung-disk"),
         (Fault::SyncError, "sync-error"),

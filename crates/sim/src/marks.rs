@@ -103,13 +103,19 @@ pub enum Mark {
     Stopped,
     /// A member that stops ends before a write that does not.
     StopOverdue,
+    /// A clock goes on at less than half the rate of another.
+    ClocksApart,
+    /// A leader's clock jumps by an election timeout or more.
+    LeaderJumps,
+    /// A clock jumps further than requests may wait, while some do.
+    JumpOverRequests,
     /// A member outside of the connected quorum is there in the calm.
     Outsiders,
 }
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 51] = [
+    pub const ALL: [Mark; 54] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -160,6 +166,9 @@ impl Mark {
         Mark::StopsWhileWriting,
         Mark::Stopped,
         Mark::StopOverdue,
+        Mark::ClocksApart,
+        Mark::LeaderJumps,
+        Mark::JumpOverRequests,
         Mark::Outsiders,
     ];
 }

@@ -4,9 +4,10 @@ use crate::chance::Chance;
 use crate::cluster::{Asks, Cluster, Event};
 use crate::fault::{Fault, Tally};
 use crate::machine::{Death, Machine};
+use crate::marks::Mark;
 use crate::network::Link;
-use crate::weather::Micros;
-use raft::NodeId;
+use crate::weather::{Micros, SECOND};
+use raft::{NodeId, RoleName};
 use replica::Input;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -139,7 +140,7 @@ impl Cluster {
         if self.weather.rate(Fault::ClockRates) > 0 {
             let now = self.agenda.now();
             for machine in &mut self.machines {
-                machine.set_clock(now, self.storm.chance.between(600, 1500));
+                machine.set_clock(now, a_rate(&mut self.storm.chance));
                 self.faults.count(Fault::ClockRates);
             }
         }
@@ -156,6 +157,7 @@ impl Cluster {
         let window = self.storm.chance.around(3 * self.weather.members.election());
         if self.strike_link(fault, victim, window)
             || self.strike_process(fault, victim, window)
+            || self.strike_clock(fault, victim)
             || self.strike_disk(fault, victim, window)
         {
             self.faults.count(fault);
@@ -282,6 +284,32 @@ impl Cluster {
         Death { of_power, operations }
     }
 
+    fn strike_clock(&mut self, fault: Fault, victim: NodeId) -> bool {
+        let (now, settings) = (self.agenda.now(), &self.weather.members);
+        let election = settings.election();
+        match fault {
+            Fault::ClockDrift => {
+                let rate = a_rate(&mut self.storm.chance);
+                self.machine(victim).set_clock(now, rate);
+                let rates = || self.machines.iter().map(Machine::clock_rate);
+                let apart = rates().max() > rates().min().map(|slowest| 2 * slowest);
+                self.marks.sometimes(Mark::ClocksApart, apart);
+            }
+            Fault::ClockJump => {
+                let long = settings.request().max(election);
+                let by = self.storm.chance.pick(&[election / 4, election, 2 * long, 3600 * SECOND]);
+                let leads = self.status(victim).is_some_and(|s| s.role == RoleName::Leader);
+                self.marks.sometimes(Mark::LeaderJumps, leads && by >= election);
+                let waits = self.asked.values().any(|asked| asked.member == victim);
+                self.marks.sometimes(Mark::JumpOverRequests, waits && by > long);
+                self.machine(victim).advance_clock(by);
+            }
+            _ => return false,
+        }
+        self.wake_by_clock(victim);
+        true
+    }
+
     fn strike_disk(&mut self, fault: Fault, victim: NodeId, window: Micros) -> bool {
         let now = self.agenda.now();
         let room = self.storm.chance.below(40_000);
@@ -330,6 +358,11 @@ impl Cluster {
         let after = self.storm.chance.pick(&[0, self.weather.delay / 2, self.weather.write]);
         self.agenda.add(after, Event::Die(id, boot, death));
     }
+}
+
+/// A rate for a clock, in thousandths.
+fn a_rate(chance: &mut Chance) -> u64 {
+    chance.between(600, 1500)
 }
 
 /// All links between two groups.
