@@ -121,6 +121,8 @@ pub(crate) enum Event {
     Mend(u64),
     /// Room is made on a disk.
     MakeRoom(NodeId),
+    /// An operator puts back what was damaged on a disk.
+    Repair(NodeId),
 }
 
 /// So many election timeouts after the last trouble all that was asked before is carried out.
@@ -225,6 +227,7 @@ impl Cluster {
                 self.network.mend(number);
             }
             Event::MakeRoom(id) => self.machine(id).disk.set_room(None),
+            Event::Repair(id) => self.repair(id),
         }
     }
 
@@ -630,9 +633,12 @@ impl Cluster {
     /// The first error of its disk ends a member.
     fn disk_failed(&mut self, id: NodeId, error: &std::io::Error) {
         let full = error.kind() == std::io::ErrorKind::StorageFull;
+        let rotten = error.kind() == std::io::ErrorKind::InvalidData;
         let machine = self.machine(id);
-        assert!(full || machine.faulty, "n{id}: a sound disk fails: {error}");
-        self.marks.sometimes(Mark::DiskErrorEnds, !full);
+        let may_fail = if rotten { machine.disk.is_damaged() } else { machine.faulty };
+        assert!(full || may_fail, "n{id}: a sound disk fails: {error}");
+        self.marks.sometimes(Mark::RotReadBack, rotten);
+        self.marks.sometimes(Mark::DiskErrorEnds, !full && !rotten);
         self.marks.sometimes(Mark::FullDiskEnds, full);
         let now = self.agenda.now();
         self.trace.line(now, || format!("n{id} ends: {error}"));

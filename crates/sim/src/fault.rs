@@ -76,13 +76,15 @@ pub enum Fault {
     MetaRot,
     /// Bits flip in the log of a copy of a disk: recovery must tell.
     LogRot,
+    /// A sector of the log changes on the disk of a member that runs.
+    LiveRot,
     /// Leadership is handed over.
     Transfer,
 }
 
 impl Fault {
     /// All kinds, with their names.
-    pub const ALL: [(Fault, &str); 36] = [
+    pub const ALL: [(Fault, &str); 37] = [
         (Fault::Loss, "loss"),
         (Fault::Copies, "copies"),
         (Fault::Reordering, "reordering"),
@@ -118,6 +120,7 @@ impl Fault {
         (Fault::FullDisk, "full-disk"),
         (Fault::MetaRot, "meta-rot"),
         (Fault::LogRot, "log-rot"),
+        (Fault::LiveRot, "live-rot"),
         (Fault::Transfer, "transfer"),
     ];
 

@@ -109,13 +109,19 @@ pub enum Mark {
     LeaderJumps,
     /// A clock jumps further than requests may wait, while some do.
     JumpOverRequests,
+    /// A member reads back what has rotted, and ends.
+    RotReadBack,
+    /// A member does not start on a disk that has rotted.
+    RotKeepsOut,
+    /// A member finds everything on a disk that has rotted.
+    RotHarmless,
     /// A member outside of the connected quorum is there in the calm.
     Outsiders,
 }
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 54] = [
+    pub const ALL: [Mark; 57] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -169,6 +175,9 @@ impl Mark {
         Mark::ClocksApart,
         Mark::LeaderJumps,
         Mark::JumpOverRequests,
+        Mark::RotReadBack,
+        Mark::RotKeepsOut,
+        Mark::RotHarmless,
         Mark::Outsiders,
     ];
 }

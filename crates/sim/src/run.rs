@@ -202,6 +202,8 @@ impl Cluster {
         let machine = self.machine(id);
         machine.disk.clear_fuse();
         machine.disk.set_room(None);
+        self.repair(id);
+        let machine = self.machine(id);
         for until in [
             &mut machine.paused_until,
             &mut machine.hung_until,

@@ -18,10 +18,14 @@ use wal::{DiskFile, MemoryDisk};
 
 const CLUSTER: u64 = 0xc1;
 
+/// Bytes of a sector of a disk.
+const SECTOR: usize = 512;
+
 impl Cluster {
     /// A machine starts its member, unless it runs.
     pub(crate) fn start(&mut self, id: NodeId) {
-        if self.is_alive(id) || self.storm.is_barred(id) {
+        let is_kept_out = self.storm.is_barred(id) || self.machine(id).waits_for_repair;
+        if self.is_alive(id) || is_kept_out || !self.may_start(id) {
             return;
         }
         if self.storm.rages() {
@@ -35,6 +39,43 @@ impl Cluster {
         match Storage::start(disk, identity(id), self.options(), draw) {
             Ok(started) => self.begin_life(id, started),
             Err(error) => self.start_failed(id, &error),
+        }
+    }
+
+    /// Whether recovery finds on a damaged disk all that must be there. If it refuses the disk, the
+    /// member waits for an operator: no member repairs its log from its peers yet.
+    fn may_start(&mut self, id: NodeId) -> bool {
+        let machine = &self.machines[id.0 as usize - 1];
+        if !machine.disk.is_damaged() {
+            return true;
+        }
+        let copy = machine.disk.copy();
+        copy.set_room(None);
+        let refusal = match Storage::start(copy, identity(id), self.options(), 1) {
+            Ok(started) => {
+                machine.ledger.clone().found(id, &started.restored, &machine.interrupted);
+                None
+            }
+            Err(error) => Some(error),
+        };
+        self.marks.sometimes(Mark::RotKeepsOut, refusal.is_some());
+        self.marks.sometimes(Mark::RotHarmless, refusal.is_none());
+        let Some(error) = refusal else { return true };
+        assert!(is_told(&error), "n{id}: damage is answered with {error}");
+        let now = self.agenda.now();
+        self.trace.line(now, || format!("n{id} waits for repair: {error}"));
+        self.machine(id).waits_for_repair = true;
+        let later = 1 + self.time.around(8 * self.weather.members.election());
+        self.agenda.add(later, Event::Repair(id));
+        false
+    }
+
+    /// An operator puts back what was damaged on a disk, and starts the member.
+    pub(crate) fn repair(&mut self, id: NodeId) {
+        let machine = self.machine(id);
+        machine.disk.repair();
+        if std::mem::take(&mut machine.waits_for_repair) {
+            self.agenda.add(1, Event::Start(id));
         }
     }
 
@@ -71,6 +112,7 @@ impl Cluster {
         self.storm.recovered(id);
         let machine = &mut self.machines[id.0 as usize - 1];
         machine.disk.clear_fuse();
+        machine.disk.forget_damage();
         machine.faulty = false;
         let interrupted = std::mem::take(&mut machine.interrupted);
         let torn = !interrupted.is_empty() || !machine.tainted.is_empty();
@@ -214,9 +256,11 @@ impl Cluster {
         let machine = &self.machines[id.0 as usize - 1];
         let copy = machine.disk.copy();
         copy.set_room(None);
-        if !rot_a_sector(&copy, &mut self.storm.chance) {
+        let Some(Rot { name, offset, sector }) = Rot::draw(&copy, &mut self.storm.chance) else {
             return;
-        }
+        };
+        let file = wal::Disk::open(&copy, &name).expect("the file exists");
+        file.write_at(&sector, offset as u64).expect("the copy is sound");
         self.faults.count(Fault::LogRot);
         match Storage::start(copy, identity(id), self.options(), 1) {
             Ok(started) => {
@@ -225,8 +269,7 @@ impl Cluster {
                 ledger.found(id, &started.restored, &machine.interrupted);
             }
             Err(error) => {
-                let told = matches!(error, StorageError::Wal(wal::WalError::Damaged { .. }));
-                assert!(told, "n{id}: rot is answered with {error}");
+                assert!(is_told(&error), "n{id}: rot is answered with {error}");
                 self.marks.sometimes(Mark::RotRefused, true);
             }
         }
@@ -252,33 +295,42 @@ fn note_recovery(
     marks.sometimes(Mark::MetaRepaired, meta);
 }
 
-/// Changes a sector that was written. False if there is none. One of the last segment is not zeroed:
-/// a batch that lacks sectors and is the last looks torn, and a disk that takes back what it said it
-/// had synced is beyond what can be told.
-fn rot_a_sector(disk: &MemoryDisk, chance: &mut crate::chance::Chance) -> bool {
-    let names = wal::Disk::names(disk).unwrap_or_default();
-    let segments: Vec<String> = names.into_iter().filter(|name| name.ends_with(".wal")).collect();
-    if segments.is_empty() {
-        return false;
+/// Whether an error says that the log is damaged.
+fn is_told(error: &StorageError) -> bool {
+    matches!(error, StorageError::Wal(wal::WalError::Damaged { .. }))
+}
+
+/// A change of a sector of the log.
+pub(crate) struct Rot {
+    pub(crate) name: String,
+    pub(crate) offset: usize,
+    pub(crate) sector: [u8; SECTOR],
+}
+
+impl Rot {
+    /// Draws one of a sector that was written, if there is one. One of the last segment is not zeroed:
+    /// a batch that lacks sectors and is the last looks torn, and a disk that takes back what it said
+    /// it had synced is beyond what can be told.
+    pub(crate) fn draw(disk: &MemoryDisk, chance: &mut crate::chance::Chance) -> Option<Rot> {
+        let names = wal::Disk::names(disk).unwrap_or_default();
+        let segments: Vec<String> =
+            names.into_iter().filter(|name| name.ends_with(".wal")).collect();
+        let at = chance.below(segments.len() as u64) as usize;
+        let name = segments.get(at)?;
+        let bytes = disk.read(name).expect("the file exists");
+        let written: Vec<usize> = (0..bytes.len())
+            .step_by(SECTOR)
+            .filter(|at| bytes[*at..at + SECTOR].iter().any(|byte| *byte != 0))
+            .collect();
+        let offset = *written.get(chance.below(written.len() as u64) as usize)?;
+        let mut sector = [0; SECTOR];
+        sector.copy_from_slice(&bytes[offset..offset + SECTOR]);
+        match chance.below(3) {
+            0 => sector[chance.below(SECTOR as u64) as usize] ^= 1 << chance.below(8),
+            1 => sector.iter_mut().for_each(|byte| *byte = chance.next() as u8),
+            _ if Some(name) != segments.last() => sector.fill(0),
+            _ => sector.reverse(),
+        }
+        Some(Rot { name: name.clone(), offset, sector })
     }
-    let name = &segments[chance.below(segments.len() as u64) as usize];
-    let bytes = disk.read(name).expect("the file exists");
-    let written: Vec<usize> = (0..bytes.len())
-        .step_by(512)
-        .filter(|at| bytes[*at..at + 512].iter().any(|byte| *byte != 0))
-        .collect();
-    if written.is_empty() {
-        return false;
-    }
-    let at = written[chance.below(written.len() as u64) as usize];
-    let mut sector = bytes[at..at + 512].to_vec();
-    match chance.below(3) {
-        0 => sector[chance.below(512) as usize] ^= 1 << chance.below(8),
-        1 => sector.iter_mut().for_each(|byte| *byte = chance.next() as u8),
-        _ if Some(name) != segments.last() => sector.fill(0),
-        _ => sector.reverse(),
-    }
-    let file = wal::Disk::open(disk, name).expect("the file exists");
-    file.write_at(&sector, at as u64).expect("the copy is sound");
-    true
 }

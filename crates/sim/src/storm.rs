@@ -6,6 +6,7 @@ use crate::fault::{Fault, Tally};
 use crate::machine::{Death, Machine};
 use crate::marks::Mark;
 use crate::network::Link;
+use crate::start::Rot;
 use crate::weather::{Micros, SECOND};
 use raft::{NodeId, RoleName};
 use replica::Input;
@@ -159,6 +160,7 @@ impl Cluster {
             || self.strike_process(fault, victim, window)
             || self.strike_clock(fault, victim)
             || self.strike_disk(fault, victim, window)
+            || self.damage_disk(fault, victim)
         {
             self.faults.count(fault);
             let now = self.agenda.now();
@@ -332,6 +334,22 @@ impl Cluster {
             _ => return false,
         }
         true
+    }
+
+    /// Damages a disk, unless that would leave less than a quorum of members with sound disks.
+    fn damage_disk(&mut self, fault: Fault, victim: NodeId) -> bool {
+        let is_damaged = |machine: &&Machine| machine.id != victim && machine.disk.is_damaged();
+        let damaged = self.machines.iter().filter(is_damaged).count();
+        let machine = &self.machines[victim.0 as usize - 1];
+        if 2 * (damaged + 1) >= self.machines.len() || machine.life.is_none() {
+            return false;
+        }
+        let chance = &mut self.storm.chance;
+        match fault {
+            Fault::LiveRot => Rot::draw(&machine.disk, chance)
+                .is_some_and(|rot| machine.disk.damage(&rot.name, rot.offset, &rot.sector)),
+            _ => false,
+        }
     }
 
     /// A member has just promised something, or become something: a good moment to die.

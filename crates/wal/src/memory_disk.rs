@@ -56,6 +56,8 @@ struct State {
     locked: bool,
     syncs: u64,
     number: u64,
+    /// What stands elsewhere than it should, or is something else, and was not written since.
+    damages: Vec<Damage>,
 }
 
 #[derive(Clone, Default)]
@@ -73,6 +75,15 @@ struct File {
 struct Write {
     offset: usize,
     before: Vec<u8>,
+}
+
+/// A sector that is not what was written and synced there.
+#[derive(Clone)]
+struct Damage {
+    file: usize,
+    offset: usize,
+    /// What was.
+    right: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -231,6 +242,34 @@ impl MemoryDisk {
         Some(state.files[file].bytes.clone())
     }
 
+    /// Changes a sector that is synced, durably, behind the back of whoever uses the disk, and
+    /// remembers what it was. False, and nothing is changed, if there is no such sector.
+    pub fn damage(&self, name: &str, offset: usize, sector: &[u8; SECTOR]) -> bool {
+        let mut state = self.state();
+        let Some(&file) = state.names.get(name) else { return false };
+        state.damage(file, offset, sector)
+    }
+
+    /// Whether a sector is damaged and was not written since.
+    pub fn is_damaged(&self) -> bool {
+        !self.state().damages.is_empty()
+    }
+
+    /// Puts everything back that was damaged and not written since.
+    pub fn repair(&self) {
+        let mut state = self.state();
+        for Damage { file, offset, right } in std::mem::take(&mut state.damages).into_iter().rev() {
+            if let Some(sector) = state.files[file].bytes.get_mut(offset..offset + SECTOR) {
+                sector.copy_from_slice(&right);
+            }
+        }
+    }
+
+    /// Leaves for good what was damaged.
+    pub fn forget_damage(&self) {
+        self.state().damages.clear();
+    }
+
     /// Every operation leaves the state whole, so one that panicked elsewhere spoils nothing.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -260,6 +299,19 @@ impl State {
             }))),
             _ => Ok(None),
         }
+    }
+
+    fn damage(&mut self, file: usize, offset: usize, sector: &[u8]) -> bool {
+        if !self.files[file].is_synced(offset) {
+            return false;
+        }
+        let Some(old) = self.files[file].bytes.get_mut(offset..offset + SECTOR) else {
+            return false;
+        };
+        let right = old.to_vec();
+        old.copy_from_slice(sector);
+        self.damages.push(Damage { file, offset, right });
+        true
     }
 
     fn check_room(&self, more: usize) -> io::Result<()> {
@@ -309,6 +361,12 @@ impl File {
         let before = self.bytes[offset..end].to_vec();
         self.bytes[offset..end].copy_from_slice(bytes);
         self.unsynced.push(Write { offset, before });
+    }
+
+    /// Whether a loss of power would not change this sector.
+    fn is_synced(&self, offset: usize) -> bool {
+        !self.dropped.contains_key(&offset)
+            && !self.unsynced.iter().any(|write| write.covers(offset))
     }
 
     fn sync(&mut self) {
@@ -462,6 +520,11 @@ impl DiskFile for MemoryFile {
         state.check_room((offset as usize + bytes.len()).saturating_sub(len))?;
         let failure = state.begin()?;
         state.files[self.file].write(offset as usize, bytes);
+        if !state.damages.is_empty() {
+            let written = offset as usize..offset as usize + bytes.len();
+            let is_gone = |one: &Damage| one.file == self.file && written.contains(&one.offset);
+            state.damages.retain(|one| !is_gone(one));
+        }
         state.dirty.insert(self.file);
         failure.map_or(Ok(()), Err)
     }

@@ -21,6 +21,8 @@
 //! | who is told to campaign has the leader's whole log on its disk | `check_claim` |
 //! | a confirmed read sees everything that anybody had committed before it was asked | `Cluster::on_serve` |
 //! | what recovery finds is what was on disk, or that and the batch under way | `Ledger::found` |
+//! | what is read back is what was written; damage ends the member, and only damage does | `Ledger::read_back`, `Cluster::disk_failed` |
+//! | a damaged log is refused, or all of it is found | `Cluster::may_start` |
 //! | a local read shows a state of the past, whole, or is refused for its revision | `check_local_range` |
 
 use crate::check::linearizability::{Answer, Makers, Operation, Request, changes};
