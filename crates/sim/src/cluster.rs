@@ -570,19 +570,24 @@ impl Cluster {
     /// The disk's thread has written what it was at.
     fn on_written(&mut self, id: NodeId, boot: u64) {
         let (now, until) = (self.agenda.now(), self.disk_stands_until(id));
-        let Some(life) = self.machine(id).life(boot) else { return };
+        let Machine { life: Some(life), disk, .. } = self.machine(id) else { return };
+        if life.boot != boot {
+            return;
+        }
         if until > now {
             self.agenda.add_at(until, Event::Written(id, boot));
             return;
         }
         let bytes = life.writer.storage().bytes_on_disk();
+        let had_lied = disk.has_lied();
         let finished = life.finish_write();
+        let lied = disk.has_lied() && !had_lied;
         let has_more = life.writer.storage().bytes_on_disk() > bytes;
         let is_read = life.reading.is_some();
         self.marks.sometimes(Mark::NewSegment, has_more);
         self.marks.sometimes(Mark::WrittenDuringRead, is_read);
         match finished {
-            Ok(done) => self.on_done(id, done),
+            Ok(done) => self.on_done(id, done, lied),
             Err(error) => self.disk_failed(id, &error),
         }
     }
@@ -607,7 +612,8 @@ impl Cluster {
         }
     }
 
-    fn on_done(&mut self, id: NodeId, done: Done) {
+    /// Writes are done, as far as the disk says; it `lied` if it did one of them wrong.
+    fn on_done(&mut self, id: NodeId, done: Done, lied: bool) {
         let now = self.agenda.now();
         let machine = self.machine(id);
         let is_late = |write: &crate::ledger::Write| {
@@ -617,7 +623,7 @@ impl Cluster {
             })
         };
         let late = done.writes.iter().any(is_late);
-        machine.ledger.written(&done.writes);
+        machine.ledger.written(&done.writes, lied);
         machine.check_synced("a write was reported done");
         self.marks.sometimes(Mark::LateWrite, late);
         for write in &done.writes {

@@ -78,13 +78,17 @@ pub enum Fault {
     LogRot,
     /// A sector of the log changes on the disk of a member that runs.
     LiveRot,
+    /// A write that the disk says it has synced did not happen, or one of its sectors did not.
+    LostWrite,
+    /// A sector of a write that the disk says it has synced went elsewhere.
+    MisdirectedWrite,
     /// Leadership is handed over.
     Transfer,
 }
 
 impl Fault {
     /// All kinds, with their names.
-    pub const ALL: [(Fault, &str); 37] = [
+    pub const ALL: [(Fault, &str); 39] = [
         (Fault::Loss, "loss"),
         (Fault::Copies, "copies"),
         (Fault::Reordering, "reordering"),
@@ -121,6 +125,8 @@ impl Fault {
         (Fault::MetaRot, "meta-rot"),
         (Fault::LogRot, "log-rot"),
         (Fault::LiveRot, "live-rot"),
+        (Fault::LostWrite, "lost-write"),
+        (Fault::MisdirectedWrite, "misdirected-write"),
         (Fault::Transfer, "transfer"),
     ];
 

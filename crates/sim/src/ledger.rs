@@ -43,6 +43,17 @@ pub struct Ledger {
     pub memory: Kept,
     /// What would survive a loss of power.
     pub disk: Kept,
+    /// The newest batch, if the disk lied about it and META was not written behind it.
+    newest: Option<Newest>,
+}
+
+/// The newest batch of entries on disk.
+#[derive(Clone, Debug)]
+struct Newest {
+    /// How many entries it left alone.
+    kept: usize,
+    /// What it replaced.
+    replaced: Vec<Logged>,
 }
 
 impl Kept {
@@ -127,11 +138,33 @@ impl Ledger {
         self.memory.replaced_by(&persist.entries)
     }
 
-    /// These writes are on disk.
-    pub fn written(&mut self, writes: &[Write]) {
+    /// These writes are on disk, or the disk says so and `lied`.
+    pub fn written(&mut self, writes: &[Write], lied: bool) {
+        let firsts = writes.iter().filter_map(|write| write.persist.entries.first());
+        let first = firsts.map(|entry| entry.at.index.0 as usize - 1).min();
+        let newest = first.filter(|_| lied).map(|kept| {
+            let replaced = self.disk.log.get(kept..).unwrap_or_default().to_vec();
+            Newest { kept, replaced }
+        });
+        let before = self.disk.hard_state;
         for write in writes {
             self.disk.take(write);
         }
+        // META names the batch before the one that it is written with, or alone.
+        if first.is_some() || self.disk.hard_state != before {
+            self.newest = newest;
+        }
+    }
+
+    /// Whether a member found everything but the newest batch, which the disk lied about, and nothing was
+    /// written behind: lost, in part or as a whole, it looks like one that was never written whole.
+    pub fn lacks_newest(&self, restored: &Restored, interrupted: &[Write]) -> bool {
+        let Some(Newest { kept, replaced }) = &self.newest else { return false };
+        let left = self.disk.log[..*kept].iter().chain(replaced).map(|logged| logged.entry.at);
+        let states = interrupted.iter().filter_map(|write| write.persist.hard_state);
+        let mut states = states.chain([self.disk.hard_state]);
+        left.eq(restored.positions.iter().copied())
+            && states.any(|state| state == restored.hard_state)
     }
 
     /// The member came back and found this; `interrupted` are the writes that were under way when
@@ -162,6 +195,7 @@ impl Ledger {
             );
         };
         found.commit = restored.commit;
+        self.newest = None;
         self.memory = found.clone();
         self.disk = found;
     }

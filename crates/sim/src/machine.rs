@@ -39,6 +39,8 @@ pub struct Machine {
     pub hung_until: Micros,
     /// Its process ended in good order.
     pub stopped: bool,
+    /// Harmless damage stays on its disk.
+    pub scarred: bool,
     /// Its member cannot start until its disk is repaired.
     pub waits_for_repair: bool,
     /// An operation of its disk was made to fail.
@@ -121,6 +123,7 @@ impl Machine {
             slow_until: 0,
             hung_until: 0,
             stopped: false,
+            scarred: false,
             waits_for_repair: false,
             faulty: false,
             tainted: BTreeSet::new(),

@@ -115,13 +115,19 @@ pub enum Mark {
     RotKeepsOut,
     /// A member finds everything on a disk that has rotted.
     RotHarmless,
+    /// A member does not start on a disk that lost, or misplaced, what it said it had synced.
+    LieRefused,
+    /// Such a disk lost the newest batch, which cannot be told from one that was never written whole.
+    LieUntold,
+    /// A member finds everything on such a disk.
+    LieHarmless,
     /// A member outside of the connected quorum is there in the calm.
     Outsiders,
 }
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 57] = [
+    pub const ALL: [Mark; 60] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -178,6 +184,9 @@ impl Mark {
         Mark::RotReadBack,
         Mark::RotKeepsOut,
         Mark::RotHarmless,
+        Mark::LieRefused,
+        Mark::LieUntold,
+        Mark::LieHarmless,
         Mark::Outsiders,
     ];
 }

@@ -43,27 +43,38 @@ impl Cluster {
     }
 
     /// Whether recovery finds on a damaged disk all that must be there. If it refuses the disk, the
-    /// member waits for an operator: no member repairs its log from its peers yet.
+    /// member waits for an operator: no member repairs its log from its peers yet. It also waits if
+    /// recovery cannot know that the newest batch is lost (docs/formats.md): a member that has less
+    /// than it promised is beyond what consensus tolerates.
     fn may_start(&mut self, id: NodeId) -> bool {
         let machine = &self.machines[id.0 as usize - 1];
         if !machine.disk.is_damaged() {
             return true;
         }
+        let has_lied = machine.disk.has_lied();
         let copy = machine.disk.copy();
         copy.set_room(None);
-        let refusal = match Storage::start(copy, identity(id), self.options(), 1) {
-            Ok(started) => {
-                machine.ledger.clone().found(id, &started.restored, &machine.interrupted);
-                None
+        let (why, mark) = match Storage::start(copy, identity(id), self.options(), 1) {
+            Ok(Started { restored, .. }) => {
+                let interrupted = &machine.interrupted;
+                if machine.ledger.lacks_newest(&restored, interrupted) {
+                    ("its newest batch is lost".to_owned(), Mark::LieUntold)
+                } else {
+                    machine.ledger.clone().found(id, &restored, interrupted);
+                    let mark = if has_lied { Mark::LieHarmless } else { Mark::RotHarmless };
+                    self.marks.sometimes(mark, true);
+                    return true;
+                }
             }
-            Err(error) => Some(error),
+            Err(error) => {
+                assert!(is_told(&error), "n{id}: damage is answered with {error}");
+                let mark = if has_lied { Mark::LieRefused } else { Mark::RotKeepsOut };
+                (error.to_string(), mark)
+            }
         };
-        self.marks.sometimes(Mark::RotKeepsOut, refusal.is_some());
-        self.marks.sometimes(Mark::RotHarmless, refusal.is_none());
-        let Some(error) = refusal else { return true };
-        assert!(is_told(&error), "n{id}: damage is answered with {error}");
+        self.marks.sometimes(mark, true);
         let now = self.agenda.now();
-        self.trace.line(now, || format!("n{id} waits for repair: {error}"));
+        self.trace.line(now, || format!("n{id} waits for repair: {why}"));
         self.machine(id).waits_for_repair = true;
         let later = 1 + self.time.around(8 * self.weather.members.election());
         self.agenda.add(later, Event::Repair(id));
@@ -112,12 +123,14 @@ impl Cluster {
         self.storm.recovered(id);
         let machine = &mut self.machines[id.0 as usize - 1];
         machine.disk.clear_fuse();
+        machine.scarred |= machine.disk.is_damaged();
         machine.disk.forget_damage();
         machine.faulty = false;
         let interrupted = std::mem::take(&mut machine.interrupted);
         let torn = !interrupted.is_empty() || !machine.tainted.is_empty();
         note_recovery(&mut self.marks, torn, &warnings, id);
-        let in_good_order = std::mem::take(&mut machine.stopped) && machine.tainted.is_empty();
+        let may_warn = machine.scarred || !machine.tainted.is_empty();
+        let in_good_order = std::mem::take(&mut machine.stopped) && !may_warn;
         let is_clean = warnings.iter().all(|warning| warning.starts_with("META."));
         assert!(!in_good_order || is_clean, "n{id} stopped in good order, and finds {warnings:?}");
         let before = machine.ledger.disk.last();
@@ -297,7 +310,8 @@ fn note_recovery(
 
 /// Whether an error says that the log is damaged.
 fn is_told(error: &StorageError) -> bool {
-    matches!(error, StorageError::Wal(wal::WalError::Damaged { .. }))
+    use wal::WalError::{Damaged, TailLost};
+    matches!(error, StorageError::Wal(Damaged { .. } | TailLost { .. }))
 }
 
 /// A change of a sector of the log.

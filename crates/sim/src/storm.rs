@@ -338,18 +338,25 @@ impl Cluster {
 
     /// Damages a disk, unless that would leave less than a quorum of members with sound disks.
     fn damage_disk(&mut self, fault: Fault, victim: NodeId) -> bool {
-        let is_damaged = |machine: &&Machine| machine.id != victim && machine.disk.is_damaged();
-        let damaged = self.machines.iter().filter(is_damaged).count();
-        let machine = &self.machines[victim.0 as usize - 1];
-        if 2 * (damaged + 1) >= self.machines.len() || machine.life.is_none() {
+        let damaged = self.machines.iter().filter(|machine| !machine.disk.is_sound()).count();
+        let Machine { disk, life, .. } = &self.machines[victim.0 as usize - 1];
+        if 2 * (damaged + 1) >= self.machines.len() || !disk.is_sound() || life.is_none() {
             return false;
         }
         let chance = &mut self.storm.chance;
         match fault {
-            Fault::LiveRot => Rot::draw(&machine.disk, chance)
-                .is_some_and(|rot| machine.disk.damage(&rot.name, rot.offset, &rot.sector)),
-            _ => false,
+            Fault::LiveRot => {
+                let rot = Rot::draw(disk, chance);
+                return rot.is_some_and(|rot| disk.damage(&rot.name, rot.offset, &rot.sector));
+            }
+            Fault::LostWrite => {
+                let lie = chance.pick(&[wal::Lie::LosesSector, wal::Lie::LosesAll]);
+                disk.set_lie(lie, chance.next());
+            }
+            Fault::MisdirectedWrite => disk.set_lie(wal::Lie::Misdirects, chance.next()),
+            _ => return false,
         }
+        true
     }
 
     /// A member has just promised something, or become something: a good moment to die.

@@ -53,7 +53,7 @@ pub use crate::disk::{Disk, DiskFile};
 pub use crate::error::WalError;
 pub use crate::file_disk::{DiskFileHandle, FileDisk};
 pub use crate::inspect::inspect;
-pub use crate::memory_disk::{Fault, Loss, MemoryDisk, MemoryFile, MemoryLock};
+pub use crate::memory_disk::{Fault, Lie, Loss, MemoryDisk, MemoryFile, MemoryLock};
 pub use crate::places::Reader;
 pub use crate::wal::Wal;
 

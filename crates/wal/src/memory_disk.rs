@@ -29,6 +29,17 @@ pub enum Fault {
     Error,
 }
 
+/// What a disk does wrong with a write that it says is done, and synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lie {
+    /// One of its sectors is not written.
+    LosesSector,
+    /// None of it is written.
+    LosesAll,
+    /// One of its sectors is written elsewhere, in place of what stands there.
+    Misdirects,
+}
+
 /// What became of the things that were not synced when power was lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Loss {
@@ -56,8 +67,11 @@ struct State {
     locked: bool,
     syncs: u64,
     number: u64,
-    /// What stands elsewhere than it should, or is something else, and was not written since.
+    /// What stands elsewhere than it should, or is something else.
     damages: Vec<Damage>,
+    /// What it does wrong with the next write that changes anything, and what decides where.
+    lie: Option<(Lie, u64)>,
+    has_lied: bool,
 }
 
 #[derive(Clone, Default)]
@@ -75,15 +89,20 @@ struct File {
 struct Write {
     offset: usize,
     before: Vec<u8>,
+    /// Which operation of the disk it was.
+    at: usize,
 }
 
-/// A sector that is not what was written and synced there.
+/// A sector that is not what was written and synced there, until something else is.
 #[derive(Clone)]
 struct Damage {
     file: usize,
     offset: usize,
-    /// What was.
+    /// What should stand there, and what does.
     right: Vec<u8>,
+    wrong: Vec<u8>,
+    /// After which operation of the disk.
+    at: usize,
 }
 
 #[derive(Clone)]
@@ -170,6 +189,7 @@ impl MemoryDisk {
         let mut state = self.state();
         state.locked = false;
         state.fuse = None;
+        state.lie = None;
     }
 
     /// Power is lost: of what was not synced, what `keeps` says yes to survives. Things are
@@ -190,10 +210,18 @@ impl MemoryDisk {
         state.synced_names.clone_from(&names);
         state.names = names;
         for file in std::mem::take(&mut state.dirty) {
+            state.forget_unpromised(file);
             state.files[file].lose_power(&mut keep, &mut loss);
         }
+        // Of what was written over damage and not synced, some came through.
+        let State { files, damages, .. } = &mut *state;
+        damages.retain(|one| {
+            let sector = files[one.file].bytes.get(one.offset..one.offset + SECTOR);
+            sector == Some(&one.wrong)
+        });
         state.locked = false;
         state.fuse = None;
+        state.lie = None;
         loss
     }
 
@@ -250,24 +278,44 @@ impl MemoryDisk {
         state.damage(file, offset, sector)
     }
 
-    /// Whether a sector is damaged and was not written since.
+    /// Lets the next write that changes anything be done wrong, if it is one of the process that uses
+    /// the disk now; `draw` decides where.
+    pub fn set_lie(&self, lie: Lie, draw: u64) {
+        let mut state = self.state();
+        (state.lie, state.has_lied) = (Some((lie, draw)), false);
+    }
+
+    /// Whether a write was done wrong since this was last asked for, and the disk not repaired since.
+    pub fn has_lied(&self) -> bool {
+        self.state().has_lied
+    }
+
+    /// Whether nothing is damaged, and no write will be done wrong.
+    pub fn is_sound(&self) -> bool {
+        let state = self.state();
+        state.damages.is_empty() && state.lie.is_none()
+    }
+
+    /// Whether a sector is damaged, and nothing was written there and synced since.
     pub fn is_damaged(&self) -> bool {
         !self.state().damages.is_empty()
     }
 
-    /// Puts everything back that was damaged and not written since.
+    /// Puts everything back that was damaged and not written since. What was written and not synced
+    /// since stands above what is put back, and may be lost.
     pub fn repair(&self) {
         let mut state = self.state();
-        for Damage { file, offset, right } in std::mem::take(&mut state.damages).into_iter().rev() {
-            if let Some(sector) = state.files[file].bytes.get_mut(offset..offset + SECTOR) {
-                sector.copy_from_slice(&right);
-            }
+        for damage in std::mem::take(&mut state.damages).into_iter().rev() {
+            state.files[damage.file].repair(&damage);
         }
+        (state.lie, state.has_lied) = (None, false);
     }
 
     /// Leaves for good what was damaged.
     pub fn forget_damage(&self) {
-        self.state().damages.clear();
+        let mut state = self.state();
+        state.damages.clear();
+        state.has_lied = false;
     }
 
     /// Every operation leaves the state whole, so one that panicked elsewhere spoils nothing.
@@ -310,8 +358,61 @@ impl State {
         };
         let right = old.to_vec();
         old.copy_from_slice(sector);
-        self.damages.push(Damage { file, offset, right });
+        let (wrong, at) = (sector.to_vec(), self.operations);
+        self.damages.push(Damage { file, offset, right, wrong, at });
         true
+    }
+
+    /// What was written over damage is about to be synced.
+    fn forget_overwritten(&mut self, file: usize) {
+        let State { files, damages, .. } = self;
+        damages.retain(|one| one.file != file || files[file].unsynced_over(one).is_none());
+    }
+
+    /// What was not synced of a file is lost or dropped: nobody said that it was done, right or wrong.
+    fn forget_unpromised(&mut self, file: usize) {
+        let State { files, damages, .. } = self;
+        let is_of = |write: &Write, one: &Damage| write.at == one.at && write.covers(one.offset);
+        damages.retain(|one| {
+            one.file != file || !files[file].unsynced.iter().any(|write| is_of(write, one))
+        });
+    }
+
+    /// Does the last write of a file wrong, if the disk is to lie.
+    fn do_wrong(&mut self, file: usize) {
+        let Some((lie, draw)) = self.lie else { return };
+        let File { bytes, unsynced, .. } = &mut self.files[file];
+        let Some(write) = unsynced.last() else { return };
+        let changed: Vec<usize> = write
+            .sectors()
+            .filter(|(offset, before)| bytes[*offset..*offset + before.len()] != **before)
+            .map(|(offset, _)| offset)
+            .collect();
+        if changed.is_empty() {
+            return;
+        }
+        let chosen = changed[draw as usize % changed.len()];
+        let mut strayed = None;
+        for (offset, before) in write.sectors() {
+            let is_lost = changed.contains(&offset) && (lie == Lie::LosesAll || offset == chosen);
+            if is_lost {
+                let right = bytes[offset..offset + SECTOR].to_vec();
+                bytes[offset..offset + SECTOR].copy_from_slice(before);
+                strayed = Some(right.clone());
+                let (wrong, at) = (before.to_vec(), self.operations);
+                self.damages.push(Damage { file, offset, right, wrong, at });
+            }
+        }
+        (self.lie, self.has_lied) = (None, true);
+        if let Some(strayed) = strayed.filter(|_| lie == Lie::Misdirects) {
+            let draw = (draw >> 16) as usize;
+            let files: Vec<usize> = self.names.values().copied().collect();
+            let file = files[draw % files.len()];
+            let sectors = self.files[file].bytes.len() / SECTOR;
+            let offset = (draw >> 16) % sectors.max(1) * SECTOR;
+            // Where a write is under way it goes nowhere.
+            self.damage(file, offset, &strayed);
+        }
     }
 
     fn check_room(&self, more: usize) -> io::Result<()> {
@@ -353,20 +454,38 @@ impl NameChange {
 }
 
 impl File {
-    fn write(&mut self, offset: usize, bytes: &[u8]) {
+    fn write(&mut self, offset: usize, bytes: &[u8], at: usize) {
         let end = offset + bytes.len();
         if self.bytes.len() < end {
             self.bytes.resize(end, 0);
         }
         let before = self.bytes[offset..end].to_vec();
         self.bytes[offset..end].copy_from_slice(bytes);
-        self.unsynced.push(Write { offset, before });
+        self.unsynced.push(Write { offset, before, at });
     }
 
     /// Whether a loss of power would not change this sector.
     fn is_synced(&self, offset: usize) -> bool {
         !self.dropped.contains_key(&offset)
             && !self.unsynced.iter().any(|write| write.covers(offset))
+    }
+
+    /// The first write after it to a damaged sector that is not synced.
+    fn unsynced_over(&mut self, damage: &Damage) -> Option<&mut Write> {
+        let is_over = |write: &&mut Write| write.at > damage.at && write.covers(damage.offset);
+        self.unsynced.iter_mut().find(is_over)
+    }
+
+    fn repair(&mut self, damage: &Damage) {
+        let offset = damage.offset;
+        if let Some(write) = self.unsynced_over(damage) {
+            let at = offset - write.offset;
+            write.before[at..at + SECTOR].copy_from_slice(&damage.right);
+        } else if let Some(below) = self.dropped.get_mut(&offset) {
+            below.clone_from(&damage.right);
+        } else if let Some(sector) = self.bytes.get_mut(offset..offset + SECTOR) {
+            sector.copy_from_slice(&damage.right);
+        }
     }
 
     fn sync(&mut self) {
@@ -519,11 +638,10 @@ impl DiskFile for MemoryFile {
         let len = state.files[self.file].bytes.len();
         state.check_room((offset as usize + bytes.len()).saturating_sub(len))?;
         let failure = state.begin()?;
-        state.files[self.file].write(offset as usize, bytes);
-        if !state.damages.is_empty() {
-            let written = offset as usize..offset as usize + bytes.len();
-            let is_gone = |one: &Damage| one.file == self.file && written.contains(&one.offset);
-            state.damages.retain(|one| !is_gone(one));
+        let at = state.operations;
+        state.files[self.file].write(offset as usize, bytes, at);
+        if failure.is_none() {
+            state.do_wrong(self.file);
         }
         state.dirty.insert(self.file);
         failure.map_or(Ok(()), Err)
@@ -545,6 +663,7 @@ impl DiskFile for MemoryFile {
         match failure {
             None => {
                 state.syncs += 1;
+                state.forget_overwritten(self.file);
                 state.files[self.file].sync();
                 if state.files[self.file].dropped.is_empty() {
                     state.dirty.remove(&self.file);
@@ -554,6 +673,7 @@ impl DiskFile for MemoryFile {
             Some(failure) => {
                 // Without power there is no later sync: what was written is kept or lost then.
                 if !state.is_down() {
+                    state.forget_unpromised(self.file);
                     state.files[self.file].drop_unsynced();
                 }
                 Err(failure)
