@@ -77,6 +77,6 @@ pub use input::{Input, PeerMessage, RequestId};
 pub use log_names::{ForeignLog, LogNames};
 pub use members::Member;
 pub use outbox::{Outbox, Published, Reply};
-pub use peer_queue::{NextFrame, PIECE_BYTES_MAX, PeerQueue};
+pub use peer_queue::{NextFrame, PIECE_BYTES_MAX, PeerQueue, QueueLimits};
 pub use replica::{Config, Replica, Slice};
 pub use storage::{Persisted, Started, Storage, StorageError};

@@ -37,6 +37,21 @@ const URGENT_BYTES_MAX: usize = 1 << 20;
 /// in flight to one peer, so that its appends are not dropped.
 const BULK_BYTES_MAX: usize = 64 << 20;
 
+/// How much may wait for one peer.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Bytes of urgent messages.
+    pub urgent_bytes_max: usize,
+    /// Bytes of appends and forwards.
+    pub bulk_bytes_max: usize,
+}
+
+impl Default for QueueLimits {
+    fn default() -> QueueLimits {
+        QueueLimits { urgent_bytes_max: URGENT_BYTES_MAX, bulk_bytes_max: BULK_BYTES_MAX }
+    }
+}
+
 /// The messages that wait for one peer. Without a stream nothing waits.
 #[derive(Debug, Default)]
 pub struct PeerQueue {
@@ -52,6 +67,7 @@ pub struct PeerQueue {
     dropped: u64,
     /// How many streams were taken into use that the node has not heard of.
     unheard: usize,
+    limits: QueueLimits,
 }
 
 /// The stream in use.
@@ -103,7 +119,7 @@ impl PeerQueue {
         }
         self.drop_outdated_appends(&message);
         if message.is_urgent() {
-            if !self.urgent.has_room(&message, 0, URGENT_BYTES_MAX) {
+            if !self.urgent.has_room(&message, 0, self.limits.urgent_bytes_max) {
                 return self.drop_message(&message);
             }
             self.urgent.push(message);
@@ -113,12 +129,17 @@ impl PeerQueue {
             return None;
         }
         let begun = self.begun.as_ref().map_or(0, |begun| begun.rest.len());
-        if !self.bulk.has_room(&message, begun, BULK_BYTES_MAX) {
+        if !self.bulk.has_room(&message, begun, self.limits.bulk_bytes_max) {
             return self.drop_message(&message);
         }
         self.append_term = AppendRange::of(&message).map(|range| range.term).or(self.append_term);
         self.bulk.push(message);
         None
+    }
+
+    /// Lets so much wait from now on; more that waits already stays.
+    pub fn set_limits(&mut self, limits: QueueLimits) {
+        self.limits = limits;
     }
 
     /// The number of the stream in use.
@@ -494,6 +515,18 @@ mod tests {
         let rounds: Vec<_> = (0..urgent).map(heartbeat).collect();
         assert!(whole == rounds);
         assert_eq!(pieces, kept as usize * forward(0, bytes).bytes());
+    }
+
+    #[test]
+    fn lower_limits_keep_what_waits_and_drop_what_comes() {
+        let mut queue = open();
+        assert_eq!(queue.push(forward(1, 1000)), None);
+        queue.push(heartbeat(1));
+        let (urgent_bytes_max, bulk_bytes_max) = (heartbeat(1).bytes(), 1000);
+        queue.set_limits(QueueLimits { urgent_bytes_max, bulk_bytes_max });
+        queue.push(heartbeat(2));
+        assert_eq!(queue.push(forward(2, 10)), Some(refused(2)));
+        assert_eq!(next(&mut queue), NextFrame::Batch(vec![heartbeat(1), forward(1, 1000)]));
     }
 
     #[test]
