@@ -14,7 +14,7 @@ use crate::effects::{Effect, Effects};
 use crate::fault::{Fault, Tally};
 use crate::machine::{Death, Done, Life, Machine};
 use crate::marks::{Mark, Marks};
-use crate::network::Network;
+use crate::network::{Link, Network};
 use crate::trace::Trace;
 use crate::weather::{Micros, Weather};
 use raft::{Body, Entry, FetchFor, Index, Message, NodeId, RoleName, Status};
@@ -87,8 +87,8 @@ pub(crate) enum Asks {
 pub(crate) enum Event {
     /// A member's loop runs a turn.
     Turn(NodeId, u64),
-    /// A message arrives.
-    Arrive(NodeId, NodeId, Box<PeerMessage>),
+    /// A message arrives that was sent at this time.
+    Arrive(Link, Micros, Box<PeerMessage>),
     /// Its disk thread has written what it was at.
     Written(NodeId, u64),
     /// The thread that reads its disk has done what it was at.
@@ -103,6 +103,8 @@ pub(crate) enum Event {
     Hint(NodeId, NodeId),
     /// A link has carried the frame that it was at.
     LinkFree(NodeId, u64, NodeId),
+    /// A receiver takes what comes again.
+    Takes(NodeId, u64, NodeId),
     /// A connection that broke is there again, if there is somebody to connect to.
     Connect(NodeId, NodeId),
     /// A client does something.
@@ -195,7 +197,7 @@ impl Cluster {
         self.trace.note(&[self.agenda.now()]);
         match event {
             Event::Turn(id, boot) => self.on_turn(id, boot),
-            Event::Arrive(from, to, message) => self.on_arrive(from, to, *message),
+            Event::Arrive(link, sent, message) => self.on_arrive(link, sent, *message),
             Event::Written(id, boot) => self.on_written(id, boot),
             Event::ReadBack(id, boot) => self.on_read_back(id, boot),
             Event::Start(id) => self.start(id),
@@ -206,6 +208,12 @@ impl Cluster {
                 }
             }
             Event::LinkFree(id, boot, to) => self.on_link_free(id, boot, to),
+            Event::Takes(id, boot, to) => {
+                if let Some(life) = self.machine(id).life(boot) {
+                    life.streams.set_stalled(to, false);
+                    self.empty_queues(id);
+                }
+            }
             Event::Hint(id, peer) => {
                 self.trouble_until(self.agenda.now());
                 if let Some(life) = &mut self.machine(id).life {
@@ -452,6 +460,8 @@ impl Cluster {
         }
         let Some(life) = &mut self.machine(from).life else { return };
         if let Some(refusal) = life.streams.push(to, message) {
+            let is_full = life.streams.is_open(to);
+            self.marks.sometimes(Mark::QueueFull, is_full);
             self.marks.sometimes(Mark::ForwardNotSent, true);
             self.push(from, Input::NotSent(to, refusal));
         }
@@ -467,7 +477,7 @@ impl Cluster {
     }
 
     /// Lets what waits for peers leave: at once, or frame by frame where a link is slow.
-    fn empty_queues(&mut self, id: NodeId) {
+    pub(crate) fn empty_queues(&mut self, id: NodeId) {
         loop {
             let Some(life) = &mut self.machine(id).life else { return };
             let (boot, pace) = (life.boot, life.streams.pace);
@@ -486,7 +496,23 @@ impl Cluster {
                 for message in frame.messages {
                     self.leave(id, to, message);
                 }
+                if frame.is_cut && self.storm.take_reset() {
+                    self.marks.sometimes(Mark::LongMessageCut, true);
+                    self.reset(id, to);
+                }
             }
+        }
+    }
+
+    /// A connection breaks, and both sides notice. What is queued and under way is lost.
+    fn reset(&mut self, one: NodeId, other: NodeId) {
+        let now = self.agenda.now();
+        for (id, peer) in [(one, other), (other, one)] {
+            self.network.reset((id, peer), now);
+            if let Some(life) = &mut self.machine(id).life {
+                life.streams.close(peer);
+            }
+            self.agenda.add(0, Event::Hint(id, peer));
         }
     }
 
@@ -506,7 +532,7 @@ impl Cluster {
             self.trouble_until(arrivals.first().copied().unwrap_or(now));
         }
         for at in arrivals {
-            self.agenda.add_at(at, Event::Arrive(from, to, Box::new(message.clone())));
+            self.agenda.add_at(at, Event::Arrive((from, to), now, Box::new(message.clone())));
         }
     }
 
@@ -523,8 +549,9 @@ impl Cluster {
         }
     }
 
-    fn on_arrive(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
-        if !self.network.is_cut((from, to)) {
+    fn on_arrive(&mut self, link: Link, sent: Micros, message: PeerMessage) {
+        if !self.network.is_cut(link) && !self.network.is_lost(link, sent) {
+            let (from, to) = link;
             self.push(to, Input::Peer(from, message));
         }
     }

@@ -36,6 +36,10 @@ pub enum Fault {
     Bridge,
     /// A member believes that a connection broke.
     Disconnect,
+    /// A connection breaks in the middle of a long message; what is under way on it is lost.
+    Reset,
+    /// A member takes nothing from its peers for a while, whose queues fill up.
+    SlowReceiver,
     /// A process is told to stop, or all are; half of the machines are then switched off.
     Stop,
     /// A process dies; its machine goes on.
@@ -88,7 +92,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds, with their names.
-    pub const ALL: [(Fault, &str); 39] = [
+    pub const ALL: [(Fault, &str); 41] = [
         (Fault::Loss, "loss"),
         (Fault::Copies, "copies"),
         (Fault::Reordering, "reordering"),
@@ -104,6 +108,8 @@ impl Fault {
         (Fault::Ring, "ring"),
         (Fault::Bridge, "bridge"),
         (Fault::Disconnect, "disconnect"),
+        (Fault::Reset, "reset"),
+        (Fault::SlowReceiver, "slow-receiver"),
         (Fault::Stop, "stop"),
         (Fault::Kill, "kill"),
         (Fault::PowerLoss, "power-loss"),

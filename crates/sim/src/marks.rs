@@ -121,13 +121,17 @@ pub enum Mark {
     LieUntold,
     /// A member finds everything on such a disk.
     LieHarmless,
+    /// A connection breaks in the middle of a long message.
+    LongMessageCut,
+    /// A queue to a peer that takes nothing is full.
+    QueueFull,
     /// A member outside of the connected quorum is there in the calm.
     Outsiders,
 }
 
 impl Mark {
     /// All marks. Every one of them is required of a set of runs.
-    pub const ALL: [Mark; 60] = [
+    pub const ALL: [Mark; 62] = [
         Mark::OldTail,
         Mark::Conflict,
         Mark::LongConflict,
@@ -187,6 +191,8 @@ impl Mark {
         Mark::LieRefused,
         Mark::LieUntold,
         Mark::LieHarmless,
+        Mark::LongMessageCut,
+        Mark::QueueFull,
         Mark::Outsiders,
     ];
 }

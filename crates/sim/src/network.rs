@@ -27,6 +27,8 @@ pub struct Network {
     /// When the last message of each link arrives: what is sent later arrives later, unless
     /// messages overtake each other.
     last: BTreeMap<Link, Micros>,
+    /// What was sent until then on a link is lost, unless it has arrived.
+    resets: BTreeMap<Link, Micros>,
 }
 
 impl Network {
@@ -43,6 +45,7 @@ impl Network {
             cuts: BTreeMap::new(),
             clogs: BTreeMap::new(),
             last: BTreeMap::new(),
+            resets: BTreeMap::new(),
         }
     }
 
@@ -98,6 +101,16 @@ impl Network {
     /// Ends a cut.
     pub fn mend(&mut self, number: u64) {
         self.cuts.remove(&number);
+    }
+
+    /// Loses what is under way.
+    pub fn reset(&mut self, link: Link, now: Micros) {
+        self.resets.insert(link, now);
+    }
+
+    /// Whether a message that was sent then was lost with its connection.
+    pub fn is_lost(&self, link: Link, sent: Micros) -> bool {
+        self.resets.get(&link).is_some_and(|reset| sent <= *reset)
     }
 
     /// Lets a link keep what it is given until a moment.

@@ -212,6 +212,10 @@ impl Cluster {
         ] {
             *until = now.min(*until);
         }
+        if let Some(life) = &mut self.machine(id).life {
+            life.streams.make_well();
+            self.empty_queues(id);
+        }
         // Who was told to stop is killed, or it would end when nothing bad may happen any more.
         if self.life(id).is_some_and(|life| life.stopping.is_some()) {
             self.die(id, crate::machine::Death { of_power: false, operations: None });

@@ -10,13 +10,17 @@ use crate::weather::Micros;
 use proto::log::Publish;
 use raft::{Membership, NodeId, Restored};
 use replica::{
-    Config, DiskWriter, EventLoop, Input, Kind, Member, Proposal, Replica, Slice, Started, Storage,
-    StorageError,
+    Config, DiskWriter, EventLoop, Input, Kind, Member, Proposal, QueueLimits, Replica, Slice,
+    Started, Storage, StorageError,
 };
 use std::time::Duration;
 use wal::{DiskFile, MemoryDisk};
 
 const CLUSTER: u64 = 0xc1;
+
+/// What may wait for a peer where members take nothing for a while: the server's limits are beyond
+/// what these clients fill.
+const SMALL_QUEUES: QueueLimits = QueueLimits { urgent_bytes_max: 2048, bulk_bytes_max: 8192 };
 
 /// Bytes of a sector of a disk.
 const SECTOR: usize = 512;
@@ -177,6 +181,8 @@ impl Cluster {
         let now = self.agenda.now();
         // Mostly as fast as is; some links take seconds for what others take milliseconds for.
         let pace = self.time.pick(&[0, 0, 0, 20, 500]);
+        let is_small = self.weather.rate(Fault::SlowReceiver) > 0 && self.storm.rages();
+        let limits = if is_small { SMALL_QUEUES } else { QueueLimits::default() };
         let local = self.machine(id).local_time(now);
         let mut event_loop = EventLoop::new(replica, tick, local.saturating_sub(phase));
         let mut effects = Effects::new(local, slice_takes);
@@ -194,7 +200,7 @@ impl Cluster {
             writer: DiskWriter::new(storage),
             inbox: Vec::new(),
             turn_at: None,
-            streams: Streams::new(pace),
+            streams: Streams::new(pace, limits),
             slice_takes,
             busy_until,
             queue: Vec::new(),

@@ -9,7 +9,7 @@ use crate::marks::Mark;
 use crate::streams::Streams;
 use crate::weather::{Micros, SECOND};
 use raft::NodeId;
-use replica::Input;
+use replica::{Input, QueueLimits};
 
 /// Requests under way get so much time, and then the disk's thread; as at the server.
 const FINISH_TIMEOUT: Micros = 2 * SECOND;
@@ -131,7 +131,7 @@ impl Cluster {
         self.marks.sometimes(Mark::StopsWhileWriting, is_writing);
         if let Some(life) = &mut self.machine(id).life {
             life.inbox.clear();
-            life.streams = Streams::new(life.streams.pace);
+            life.streams = Streams::new(life.streams.pace, QueueLimits::default());
         }
         self.oracle.forget(id);
         self.forget_requests(id);

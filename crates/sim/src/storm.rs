@@ -21,6 +21,8 @@ pub(crate) struct Storm {
     cuts: u64,
     /// Members that die in the middle of their next write.
     doomed: BTreeMap<NodeId, Death>,
+    /// A connection breaks at the next piece of a long message.
+    resets: bool,
     /// Members that are not started.
     barred: BTreeSet<NodeId>,
     /// How often in a row a member's recovery failed.
@@ -38,6 +40,7 @@ impl Storm {
             rages: true,
             cuts: 0,
             doomed: BTreeMap::new(),
+            resets: false,
             barred: BTreeSet::new(),
             recoveries: BTreeMap::new(),
             old_meta: BTreeMap::new(),
@@ -53,6 +56,7 @@ impl Storm {
     pub(crate) fn end(&mut self) {
         self.rages = false;
         self.doomed.clear();
+        self.resets = false;
     }
 
     /// These members are not started, all others are.
@@ -66,6 +70,10 @@ impl Storm {
 
     pub(crate) fn take_doom(&mut self, id: NodeId) -> Option<Death> {
         self.doomed.remove(&id)
+    }
+
+    pub(crate) fn take_reset(&mut self) -> bool {
+        std::mem::take(&mut self.resets)
     }
 
     pub(crate) fn crashed_in_recovery(&mut self, id: NodeId) -> u64 {
@@ -156,7 +164,8 @@ impl Cluster {
         self.agenda.add(1 + again, Event::Strike(fault));
         let victim = self.victim(fault);
         let window = self.storm.chance.around(3 * self.weather.members.election());
-        if self.strike_link(fault, victim, window)
+        if self.strike_connection(fault, victim, window)
+            || self.strike_link(fault, victim, window)
             || self.strike_process(fault, victim, window)
             || self.strike_clock(fault, victim)
             || self.strike_disk(fault, victim, window)
@@ -178,6 +187,36 @@ impl Cluster {
             Some(leader) if of_leader || self.storm.chance.one_in(3) => leader,
             _ => anybody,
         }
+    }
+
+    /// What happens to connections that lasts for a moment, or is no cut.
+    fn strike_connection(&mut self, fault: Fault, victim: NodeId, window: Micros) -> bool {
+        let mut others = self.ids();
+        others.retain(|id| *id != victim);
+        if others.is_empty() {
+            return false;
+        }
+        match fault {
+            Fault::Clog => {
+                let (other, until) = (self.storm.chance.pick(&others), self.agenda.now() + window);
+                self.network.clog((victim, other), until);
+            }
+            Fault::Disconnect => {
+                let other = self.storm.chance.pick(&others);
+                self.agenda.add(0, Event::Hint(victim, other));
+            }
+            Fault::Reset => self.storm.resets = true,
+            Fault::SlowReceiver => {
+                for other in others {
+                    let Some(life) = &mut self.machine(other).life else { continue };
+                    life.streams.set_stalled(victim, true);
+                    let boot = life.boot;
+                    self.agenda.add(window, Event::Takes(other, boot, victim));
+                }
+            }
+            _ => return false,
+        }
+        true
     }
 
     fn strike_link(&mut self, fault: Fault, victim: NodeId, window: Micros) -> bool {
@@ -212,15 +251,6 @@ impl Cluster {
                 between(&shuffled[..middle], &shuffled[middle + 1..])
             }
             Fault::Ring => not_neighbours(&shuffled),
-            Fault::Clog => {
-                let until = self.agenda.now() + window;
-                self.network.clog((victim, other), until);
-                return true;
-            }
-            Fault::Disconnect => {
-                self.agenda.add(0, Event::Hint(victim, other));
-                return true;
-            }
             _ => return false,
         };
         if links.is_empty() {
