@@ -809,7 +809,7 @@ impl Cluster {
             leader_changed.is_some_and(|since| lasted(since, 2 * settings.election_ticks));
         let is_due = match reply {
             Reply::Lost => leader_was_lost || (took_all_time && leader_changed.is_some()),
-            Reply::TimedOut if asked.what == Asks::Transfer => return,
+            Reply::TimedOut if matches!(asked.what, Asks::Transfer | Asks::HandOver) => return,
             Reply::TimedOut | Reply::NoLeader => took_all_time,
             _ => return,
         };
@@ -840,7 +840,10 @@ impl Cluster {
 
     fn on_serve(&mut self, id: NodeId, boot: u64, operation: usize) {
         let machine = &mut self.machines[id.0 as usize - 1];
-        let Some(life) = machine.life(boot).filter(|life| life.has_node()) else { return };
+        let Some(life) = machine.life(boot).filter(|life| life.has_node()) else {
+            // Its connection broke with the process.
+            return self.tell(operation, Fate::Unknown);
+        };
         // Stricter than what clients can see: it need not have been acknowledged to anybody.
         let applied = life.published.status.applied;
         if let Some(floor) = self.floors.remove(&operation) {
