@@ -26,13 +26,13 @@ pub struct Bounds {
 impl Bounds {
     /// Each condition and operation counts as so many keys, besides those that it comes to: it has
     /// something to search for.
-    pub const STEP_KEYS: u64 = 8;
+    pub const STEP_KEYS: u64 = 24;
     /// A key that a range comes to counts as so many, for it is looked at twice.
     pub const RANGE_KEYS: u64 = 2;
     /// A key that a range in a transaction reads at a revision it names counts as so many.
     pub const PAST_KEYS: u64 = 16;
     /// A key that is deleted counts as so many if what it held is answered.
-    pub const DELETE_PREV_KEYS: u64 = 3;
+    pub const DELETE_PREV_KEYS: u64 = 4;
     /// A byte of a value that a put keeps counts as so many, for it is stored anew.
     pub const KEPT_BYTES: u64 = 2;
 }

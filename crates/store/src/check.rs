@@ -18,8 +18,9 @@ use crate::command::{
 pub(crate) const DEPTH_MAX: usize = 128;
 /// How many conditions and operations a transaction may have in all, both branches and nested ones
 /// counted in, whatever limit is configured: each of them costs something before anything is known
-/// of what they do.
-pub(crate) const STEPS_MAX: usize = 50_000;
+/// of what they do. No fewer than [`crate::Bounds::STEP_KEYS`] lets through, so that what is too long is
+/// refused before it is in the log.
+pub(crate) const STEPS_MAX: usize = 4_000;
 
 impl Command {
     /// Whether the command makes sense by itself, in etcd's order of checks.

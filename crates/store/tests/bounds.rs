@@ -90,8 +90,8 @@ fn ranges_beside_a_put_cost_their_answers() {
     refused(&mut store, &read(127, first(300)), TOO_MANY_KEYS);
     accepted(&mut store, &read(1, first(300)));
     // What is not answered costs little, unless it is sorted first.
-    accepted(&mut store, &read(50, Range { count_only: true, ..first(300) }));
-    accepted(&mut store, &read(50, Range { limit: 1, ..first(300) }));
+    accepted(&mut store, &read(30, Range { count_only: true, ..first(300) }));
+    accepted(&mut store, &read(30, Range { limit: 1, ..first(300) }));
     let sorted = Range { limit: 1, sort_order: SortOrder::Descend, ..first(300) };
     refused(&mut store, &read(2, sorted), TOO_MANY_KEYS);
 }
@@ -157,7 +157,7 @@ fn values_that_are_kept_cost_their_bytes() {
 fn reads_of_the_past_cost_the_keys_that_were_deleted_since() {
     let mut store = store(60, 4);
     let count = |revision| {
-        let range = Range { revision, count_only: true, ..first(60) };
+        let range = Range { revision, count_only: true, ..first(55) };
         then(vec![Op::Range(range), Op::Put(put(60, 0))])
     };
     let before = store.revision().0;
@@ -191,11 +191,11 @@ fn puts_of_a_transaction_are_bounded() {
 fn steps_are_bounded_before_anything_is_known_of_them() {
     let limits = Limits { txn_ops_max: usize::MAX };
     let reads = |times| vec![Op::Range(first(1)); times];
-    let txn = |failure| Txn { success: reads(20_000), failure, ..Txn::default() };
+    let txn = |failure| Txn { success: reads(1000), failure, ..Txn::default() };
     let nested = |times| txn(vec![Op::Txn(txn(reads(times)))]);
-    assert_eq!(nested(9_999).check(&limits), Ok(()));
-    assert_eq!(nested(10_000).check(&limits), Err(Refusal::TooManyOps));
-    assert_eq!(Store::new().apply(&Command::Txn(nested(10_000))), Err(Refusal::TooManyOps));
+    assert_eq!(nested(1_999).check(&limits), Ok(()));
+    assert_eq!(nested(2_000).check(&limits), Err(Refusal::TooManyOps));
+    assert_eq!(Store::new().apply(&Command::Txn(nested(2_000))), Err(Refusal::TooManyOps));
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn requests_that_stopped_clusters_are_refused() {
     let compares = |success| Txn { compare: vec![holds(9999); 64], success, failure: vec![] };
     refused(&mut store, &Command::Txn(compares(vec![])), too_many_keys);
     let few = |success| Txn { compare: vec![holds(50); 64], success, failure: vec![] };
-    let nested = (0..63).map(|_| Op::Txn(few(vec![]))).collect();
+    let nested = (0..60).map(|_| Op::Txn(few(vec![]))).collect();
     refused(&mut store, &Command::Txn(few(nested)), too_many_keys);
     let keep = |n| Op::Put(Put { ignore_value: true, ..put(n, 0) });
     refused(&mut store, &then((0..4000).map(keep).collect()), too_many_bytes);
