@@ -155,14 +155,13 @@ fn reads(keys: u64, keys_max: u64, store: &Store) -> Vec<(&'static str, Command)
         success: vec![Op::Put(put(key(0)))],
         ..Txn::default()
     };
-    let value = vec![compare(keys_max / 2 - 12, CompareTarget::Value); 2];
-    let inner = Txn { success: Vec::new(), ..compares(keys_max / 4096 - 9, 64) };
-    let nested = Txn {
-        success: (0..63).map(|_| Op::Txn(inner.clone())).collect(),
-        ..compares(keys_max / 4096 - 9, 64)
-    };
+    let steps = 2 * Bounds::STEP_KEYS;
+    let value = vec![compare(keys_max / 2 - steps, CompareTarget::Value); 2];
+    let few = || compares(keys_max / (48 * 49) - Bounds::STEP_KEYS - 1, 48);
+    let inner = Txn { success: Vec::new(), ..few() };
+    let nested = Txn { success: (0..47).map(|_| Op::Txn(inner.clone())).collect(), ..few() };
     let revision = store.revision().0 - 10_000;
-    let read = keys_max / Bounds::RANGE_KEYS - 8;
+    let read = (keys_max - steps) / Bounds::RANGE_KEYS;
     let by = |sort_target| Range { sort_target, sort_order: SortOrder::Descend, ..first(read) };
     vec![
         ("read a range", with(first(read))),
@@ -174,13 +173,13 @@ fn reads(keys: u64, keys_max: u64, store: &Store) -> Vec<(&'static str, Command)
             then((0..keys_max / (Bounds::STEP_KEYS + 2)).map(|n| Op::Range(one(n))).collect())
         }),
         ("count at an older revision", {
-            let keys = keys_max / Bounds::PAST_KEYS - 1;
+            let keys = (keys_max - steps) / Bounds::PAST_KEYS;
             // Those that were deleted since are counted, too: none.
             with(Range { revision, count_only: true, ..first(keys - 1) })
         }),
-        ("compare a range", Command::Txn(compares(keys_max / 4 - 12, 4))),
+        ("compare a range", Command::Txn(compares(keys_max / 4 - steps, 4))),
         ("compare the values of a range", Command::Txn(Txn { compare: value, ..compares(0, 0) })),
-        ("compare 64 x 64 ranges", Command::Txn(nested)),
+        ("compare 48 x 48 ranges", Command::Txn(nested)),
     ]
 }
 
