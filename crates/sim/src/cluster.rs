@@ -220,7 +220,10 @@ impl Cluster {
                     life.streams.close(peer);
                 }
                 self.push(id, Input::Disconnected(peer));
-                let again = 1 + self.time.around(4 * self.weather.delay);
+                // As soon as can be, or later than some have patience.
+                let election = self.weather.members.election();
+                let again = self.time.pick(&[4 * self.weather.delay, election / 4]);
+                let again = 1 + self.time.around(again);
                 self.agenda.add(again, Event::Connect(id, peer));
             }
             Event::Connect(id, peer) => self.on_connect(id, peer),
@@ -505,7 +508,7 @@ impl Cluster {
     }
 
     /// A connection breaks, and both sides notice. What is queued and under way is lost.
-    fn reset(&mut self, one: NodeId, other: NodeId) {
+    pub(crate) fn reset(&mut self, one: NodeId, other: NodeId) {
         let now = self.agenda.now();
         for (id, peer) in [(one, other), (other, one)] {
             self.network.reset((id, peer), now);

@@ -38,6 +38,8 @@ pub enum Fault {
     Disconnect,
     /// A connection breaks in the middle of a long message; what is under way on it is lost.
     Reset,
+    /// All connections of all members break at once.
+    Blip,
     /// A member takes nothing from its peers for a while, whose queues fill up.
     SlowReceiver,
     /// A process is told to stop, or all are; half of the machines are then switched off.
@@ -92,7 +94,7 @@ pub enum Fault {
 
 impl Fault {
     /// All kinds, with their names.
-    pub const ALL: [(Fault, &str); 41] = [
+    pub const ALL: [(Fault, &str); 42] = [
         (Fault::Loss, "loss"),
         (Fault::Copies, "copies"),
         (Fault::Reordering, "reordering"),
@@ -109,6 +111,7 @@ impl Fault {
         (Fault::Bridge, "bridge"),
         (Fault::Disconnect, "disconnect"),
         (Fault::Reset, "reset"),
+        (Fault::Blip, "blip"),
         (Fault::SlowReceiver, "slow-receiver"),
         (Fault::Stop, "stop"),
         (Fault::Kill, "kill"),
@@ -151,6 +154,20 @@ impl Fault {
                 | Fault::ClockRates
                 | Fault::MetaRot
                 | Fault::LogRot
+        )
+    }
+}
+
+impl Fault {
+    /// Whether all that it does is done when it has struck; what follows is noted as it happens.
+    pub fn is_of_a_moment(self) -> bool {
+        matches!(
+            self,
+            Fault::Disconnect
+                | Fault::Blip
+                | Fault::Kill
+                | Fault::PowerLoss
+                | Fault::PowerLossOfAll
         )
     }
 }

@@ -128,7 +128,6 @@ impl Cluster {
         let machine = &mut self.machines[id.0 as usize - 1];
         machine.disk.clear_fuse();
         machine.scarred |= machine.disk.is_damaged();
-        machine.disk.forget_damage();
         machine.faulty = false;
         let interrupted = std::mem::take(&mut machine.interrupted);
         let torn = !interrupted.is_empty() || !machine.tainted.is_empty();
@@ -140,7 +139,9 @@ impl Cluster {
         let before = machine.ledger.disk.last();
         machine.ledger.found(id, &restored, &interrupted);
         machine.tainted = machine.disk.unsynced_files();
-        if !machine.tainted.is_empty() {
+        if machine.tainted.is_empty() {
+            machine.disk.forget_damage();
+        } else {
             // What recovery cleared may come back; what it found must be found again.
             let copy = machine.disk.after_power_loss(|_| false);
             let options = wal::Options {
@@ -149,6 +150,8 @@ impl Cluster {
             };
             match Storage::start(copy, identity(id), options, 1) {
                 Ok(again) => machine.ledger.clone().found(id, &again.restored, &[]),
+                // What was damaged comes back as well.
+                Err(_) if machine.disk.is_damaged() => {}
                 Err(error) => panic!("n{id} would not start again: {error}"),
             }
         }

@@ -173,7 +173,8 @@ impl Cluster {
         {
             self.faults.count(fault);
             let now = self.agenda.now();
-            self.trouble_until(now + self.weather.members.election() + 2 * window);
+            let lasts = self.weather.members.election() + 2 * window;
+            self.trouble_until(now + if fault.is_of_a_moment() { 0 } else { lasts });
             self.trace.line(now, || format!("fault: {fault} n{victim} for {window} us"));
         }
         self.storm.draw_from(fault);
@@ -206,6 +207,12 @@ impl Cluster {
                 self.agenda.add(0, Event::Hint(victim, other));
             }
             Fault::Reset => self.storm.resets = true,
+            Fault::Blip => {
+                let ids = self.ids();
+                for (at, id) in ids.iter().enumerate() {
+                    ids[at + 1..].iter().for_each(|peer| self.reset(*id, *peer));
+                }
+            }
             Fault::SlowReceiver => {
                 for other in others {
                     let Some(life) = &mut self.machine(other).life else { continue };
@@ -350,7 +357,10 @@ impl Cluster {
         match fault {
             Fault::SlowDisk => machine.slow_until = now + window,
             Fault::HungDisk => machine.hung_until = now + window,
-            Fault::SyncError | Fault::DiskError if machine.life.is_some() => {
+            // A disk has one fault at a time.
+            Fault::SyncError | Fault::DiskError
+                if machine.life.is_some() && machine.disk.is_sound() =>
+            {
                 // Writes and syncs alternate.
                 let sync = fault == Fault::SyncError;
                 let operations = if sync { operations / 2 * 2 + 1 } else { operations };
@@ -369,8 +379,9 @@ impl Cluster {
     /// Damages a disk, unless that would leave less than a quorum of members with sound disks.
     fn damage_disk(&mut self, fault: Fault, victim: NodeId) -> bool {
         let damaged = self.machines.iter().filter(|machine| !machine.disk.is_sound()).count();
-        let Machine { disk, life, .. } = &self.machines[victim.0 as usize - 1];
-        if 2 * (damaged + 1) >= self.machines.len() || !disk.is_sound() || life.is_none() {
+        let Machine { disk, life, faulty, .. } = &self.machines[victim.0 as usize - 1];
+        let may_strike = disk.is_sound() && !faulty && life.is_some();
+        if 2 * (damaged + 1) >= self.machines.len() || !may_strike {
             return false;
         }
         let chance = &mut self.storm.chance;
