@@ -521,7 +521,9 @@ impl Replica {
         };
         let reply = self.execute(header.kind, body, waiter.is_some());
         match (waiter, reply) {
-            (Some((request, true)), Some(reply)) if self.sweeping => {
+            (Some((request, true)), Some(reply))
+                if self.sweeping && matches!(reply, Reply::Applied { outcome: Ok(_), .. }) =>
+            {
                 self.swept_for.push((request, reply));
             }
             (Some((request, _)), Some(reply)) => self.reply(outbox, request, reply),

@@ -497,7 +497,9 @@ fn a_physical_compaction_is_answered_when_the_sweep_is_done_here() {
     }
     let logical = cluster.propose(leader, compact(20, false));
     let physical = cluster.propose(leader, compact(2000, true));
+    let refused = cluster.propose(leader, compact(1000, true));
     cluster.settle();
+    assert!(matches!(cluster.reply(refused), Some(Reply::Applied { outcome: Err(_), .. })));
     assert!(matches!(cluster.reply(logical), Some(Reply::Applied { outcome: Ok(_), .. })));
     let mut rounds = 0;
     while cluster.reply(physical).is_none() {

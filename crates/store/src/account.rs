@@ -39,7 +39,7 @@ impl Bounds {
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { keys_max: 100_000, bytes_max: 32 << 20 }
+        Bounds { keys_max: 50_000, bytes_max: 32 << 20 }
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) const DEPTH_MAX: usize = 128;
 /// counted in, whatever limit is configured: each of them costs something before anything is known
 /// of what they do. No fewer than [`crate::Bounds::STEP_KEYS`] lets through, so that what is too long is
 /// refused before it is in the log.
-pub(crate) const STEPS_MAX: usize = 4_000;
+pub(crate) const STEPS_MAX: usize = 2_000;
 
 impl Command {
     /// Whether the command makes sense by itself, in etcd's order of checks.

@@ -191,11 +191,11 @@ fn puts_of_a_transaction_are_bounded() {
 fn steps_are_bounded_before_anything_is_known_of_them() {
     let limits = Limits { txn_ops_max: usize::MAX };
     let reads = |times| vec![Op::Range(first(1)); times];
-    let txn = |failure| Txn { success: reads(1000), failure, ..Txn::default() };
+    let txn = |failure| Txn { success: reads(500), failure, ..Txn::default() };
     let nested = |times| txn(vec![Op::Txn(txn(reads(times)))]);
-    assert_eq!(nested(1_999).check(&limits), Ok(()));
-    assert_eq!(nested(2_000).check(&limits), Err(Refusal::TooManyOps));
-    assert_eq!(Store::new().apply(&Command::Txn(nested(2_000))), Err(Refusal::TooManyOps));
+    assert_eq!(nested(999).check(&limits), Ok(()));
+    assert_eq!(nested(1_000).check(&limits), Err(Refusal::TooManyOps));
+    assert_eq!(Store::new().apply(&Command::Txn(nested(1_000))), Err(Refusal::TooManyOps));
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn requests_that_stopped_clusters_are_refused() {
         store.apply(&Command::Put(put(n, 10_000))).unwrap();
     }
     let (too_many_keys, too_many_bytes) =
-        (Refusal::TooManyKeys { max: 100_000 }, Refusal::TooManyBytes { max: 32 << 20 });
+        (Refusal::TooManyKeys { max: 50_000 }, Refusal::TooManyBytes { max: 32 << 20 });
     let ranges = (0..127).map(|_| Op::Range(first(9999)));
     let ranges = then(ranges.chain([Op::Put(put(0, 0))]).collect());
     refused(&mut store, &ranges, too_many_bytes);
@@ -229,8 +229,8 @@ fn requests_that_stopped_clusters_are_refused() {
     let compares = |success| Txn { compare: vec![holds(9999); 64], success, failure: vec![] };
     refused(&mut store, &Command::Txn(compares(vec![])), too_many_keys);
     let few = |success| Txn { compare: vec![holds(50); 64], success, failure: vec![] };
-    let nested = (0..60).map(|_| Op::Txn(few(vec![]))).collect();
+    let nested = (0..29).map(|_| Op::Txn(few(vec![]))).collect();
     refused(&mut store, &Command::Txn(few(nested)), too_many_keys);
     let keep = |n| Op::Put(Put { ignore_value: true, ..put(n, 0) });
-    refused(&mut store, &then((0..4000).map(keep).collect()), too_many_bytes);
+    refused(&mut store, &then((0..2000).map(keep).collect()), too_many_bytes);
 }
